@@ -1,0 +1,232 @@
+"""Data loading and plotting for ae.py, vae.py and dcgan.py. No model, no loss, no training loop is in here."""
+
+import json
+import math
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure  # not pyplot: it needs no display and leaves a notebook's backend alone
+from torchvision.datasets.mnist import MNIST, read_image_file, read_label_file
+from torchvision.utils import make_grid
+
+
+def fail(message, status=1):
+    """End the run with one line on stderr: for mistakes of the user, not of the code."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def load_digits(folder, synthetic=False, limit=None, device="cpu"):
+    """MNIST from folder/MNIST/raw, downloaded if missing; drawn digits if that fails (it says so) or if `synthetic`.
+
+    Returns name, x (N, 784) float in [0, 1], y (N,) int64 in 0..9, test_x (M, 784), test_y (M,): whole sets on the device,
+    so that a batch is x[idx] and needs no workers. `limit` keeps the first images of x. SystemExit names a damaged file.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        fail(f"--device {device}: {str(e).splitlines()[0]}", 2)
+    raw = Path(folder) / "MNIST" / "raw"
+    files = [raw / f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    if synthetic:
+        print("Data: drawn digits, as --synthetic asks; not MNIST.")
+    elif not all(f.is_file() for f in files):
+        timeout = socket.getdefaulttimeout()
+        try:
+            socket.setdefaulttimeout(5)  # seconds of silence, from each of torchvision's two mirrors
+            MNIST(folder, download=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as e:
+            fail(f"--data {folder}: {e.strerror}")
+        except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
+            reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
+            print(f"Data: drawn digits, because {raw} has no MNIST and its download failed: {reason}.\n"
+                  f"      For MNIST run again with a network, or put its four unpacked IDX files there.")
+            synthetic = True
+        finally:
+            socket.setdefaulttimeout(timeout)
+    tensors = [*draw_digits(60_000, seed=1), *draw_digits(10_000, seed=2)] if synthetic else []
+    for f in files if not synthetic else []:
+        try:
+            tensors.append(read_image_file(str(f)) if "images" in f.name else read_label_file(str(f)))
+            good = tensors[-1].shape[1:] == (28, 28) if "images" in f.name else tensors[-1].shape == tensors[-2].shape[:1]
+        except Exception:  # torchvision's reader answers a damaged file with any of half a dozen exceptions
+            good = False
+        if not good:
+            fail(f"{f} is damaged or not MNIST: delete it and its .gz, and the next run downloads it again")
+    x, y, test_x, test_y = (t.flatten(1).to(device).float() / 255 if t.dim() == 3 else t.to(device) for t in tensors)
+    return "drawn digits" if synthetic else "MNIST", x[:limit], y[:limit], test_x, test_y
+
+
+def arc(cx, cy, rx, ry, start, stop):
+    """Points (P, 2) on an ellipse, about 0.04 apart; degrees, clockwise from the right, since y points down."""
+    t = torch.linspace(start, stop, 2 + int(abs(stop - start) * (rx + ry) / 4.6)).deg2rad()
+    return torch.stack((cx + rx * t.cos(), cy + ry * t.sin()), -1)
+
+
+def line(*xy):
+    """Points (P, 2) on the polyline x0, y0, x1, y1, ..., about 0.04 apart."""
+    p = torch.tensor(xy).float().view(-1, 2)
+    return torch.cat([torch.lerp(a, b, torch.linspace(0, 1, 2 + int(25 * (b - a).norm()))[:, None]) for a, b in zip(p, p[1:])])
+
+
+def draw_digits(n, seed):
+    """A stand-in for MNIST: n images (n, 28, 28) uint8 and labels (n,) int64, balanced, the same for the same seed.
+
+    A digit is a pen stroke and its distance field: how far is each point of the plane from the stroke? An image samples
+    the field on a grid of its own (turned, slanted, stretched, bent) and inks what lies within its pen's width. As in
+    MNIST a digit fits a 20x20 box and has its centre of mass in the middle of the image.
+    """
+    strokes = [  # (digit, stroke), x to the right and y down in [-1, 1]; several for digits with several ways to write them
+        (0, [arc(0, 0, .62, 1, 0, 360)]),
+        (1, [line(0, -1, 0, 1)]),
+        (2, [arc(0, -.45, .6, .55, -170, 45), line(.42, -.06, -.6, .9, .7, .9)]),
+        (2, [arc(0, -.45, .6, .55, -160, 60), line(.3, .03, -.3, .7, 0, .9, .7, .8), arc(-.4, .75, .22, .2, -60, -330)]),
+        (3, [arc(-.05, -.5, .55, .5, -150, 90), arc(-.05, .5, .65, .5, -90, 150)]),
+        (4, [line(-.55, -.9, -.6, 0, .55, 0), line(.5, -.9, .45, 1)]),
+        (4, [line(.2, -1, -.7, .2, .7, .2), line(.25, -.9, .2, 1)]),
+        (5, [line(.7, -.9, -.35, -.9, -.45, -.1), arc(-.1, .4, .6, .6, -110, 140)]),
+        (6, [line(.35, -1, -.1, -.6), arc(.25, .35, .75, 1.1, -125, -180), arc(0, .5, .5, .48, 0, 360)]),
+        (7, [line(-.6, -.8, .6, -.85, 0, 1)]),
+        (7, [line(-.6, -.6, -.55, -.85, .6, -.85, .2, 0, .05, 1)]),
+        (8, [arc(0, -.5, .45, .45, 0, 360), arc(0, .5, .52, .5, 0, 360)]),
+        (9, [arc(0, -.45, .5, .5, 0, 360), line(.5, -.45, .4, 1)]),
+        (9, [arc(0, -.45, .5, .45, 0, 360), line(.5, -.45, .45, .2), arc(-.05, .2, .5, .8, 0, 80)]),
+    ]
+    g = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=g)
+    labels, images = torch.randperm(n, generator=g) % 10, torch.empty(n, 28, 28, dtype=torch.uint8)
+    canvas = torch.cartesian_prod(torch.linspace(-1.5, 1.5, 64), torch.linspace(-1.5, 1.5, 64)).flip(-1)  # (4096, 2): x, y
+    for digit in range(10):
+        styles = [torch.cat(s) for d, s in strokes if d == digit]
+        for stroke, where in zip(styles, (labels == digit).nonzero()[:, 0].tensor_split(len(styles))):
+            m = len(where)
+            field = torch.cdist(canvas, stroke).amin(1).view(1, 1, 64, 64)
+            turn, slant, stretch = .13 * normal(m), .27 * normal(m) - .1, (.15 * normal(m)).exp()
+            rotation = torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).view(m, 2, 2)
+            A = rotation @ torch.stack((stretch, slant, torch.zeros(m), torch.ones(m)), -1).view(m, 2, 2)
+            width = .5 + 1.3 * torch.rand(m, generator=g)                    # half the pen's, in pixels
+            p = stroke @ A.mT                                                # (m, P, 2)
+            scale = (20 - 2 * width) / (p.amax(1) - p.amin(1)).amax(1)       # pixels per unit
+            centre = .6 * normal(m, 2) - p.mean(1) * scale[:, None]
+            inverse = A.inverse() / scale[:, None, None]                     # from pixels back to the stroke's plane
+            theta = torch.cat((14 * inverse, -inverse @ centre[:, :, None]), -1)
+            grid = F.affine_grid(theta, (m, 1, 28, 28), align_corners=False)  # (m, 28, 28, 2)
+            bend = torch.sin(2.5 * grid.flip(-1) + 2 * math.pi * torch.rand(m, 1, 1, 2, generator=g))
+            grid = (grid + .07 * normal(m, 1, 1, 2) * bend) / 1.5
+            far = F.grid_sample(field.expand(m, 1, 64, 64), grid, padding_mode="border", align_corners=True)[:, 0]
+            ink = (width[:, None, None] - far * scale[:, None, None]) / 1.5 + .5  # an edge is 1.5 pixels soft
+            images[where] = (255 * ink.clamp(0, 1)).byte()
+    return images, labels
+
+
+def output_dir(out, name):
+    """The folder `out`, or out/synthetic for drawn data, made if missing. SystemExit if it cannot be written to."""
+    path = Path(out) / "synthetic" if name.startswith("drawn") else Path(out)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        fail(f"cannot write to {path}: {e.strerror}")
+    return path if os.access(path, os.W_OK) else fail(f"cannot write to {path}: no permission")
+
+
+def save(content, path):
+    """Write a figure (.png; a notebook also shows it), metrics (.json) or checkpoint (.pt), whole or not at all."""
+    tmp = path.with_name(path.name + ".tmp")
+    try:
+        if path.suffix == ".pt" and content.get("epoch") == 1 and path.exists():
+            os.replace(path, path.with_suffix(".previous.pt"))  # a new run: the last one's checkpoint may have cost hours
+        if path.suffix == ".png":
+            content.savefig(tmp, format="png", dpi=100)
+        elif path.suffix == ".json":
+            tmp.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        else:
+            torch.save(content, tmp)
+        os.replace(tmp, path)
+    except (OSError, RuntimeError) as e:  # RuntimeError: torch.save on a full disk
+        fail(f"cannot write {path}: {getattr(e, 'strerror', None) or e}")
+    if path.suffix == ".png" and "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+        display(Image(filename=str(path)))
+
+
+def load_checkpoint(path, config):
+    """The dict saved at `path`. SystemExit if missing, damaged, or saved with another `config` (says what differs)."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # weights_only: runs no code from the file
+        saved = state["config"]
+    except FileNotFoundError:
+        fail(f"--resume: there is no checkpoint {path}")
+    except Exception:
+        fail(f"--resume: {path} is damaged or not a checkpoint of this script")
+    differ = [f"{k} {saved.get(k)}, not {config.get(k)}" for k in config.keys() | saved.keys() if saved.get(k) != config.get(k)]
+    return state if not differ else fail(f"--resume: {path} was made with {'; '.join(sorted(differ))}")
+
+
+def progress(batches, label):
+    """Yield the batches; on a terminal show label, percent and time left in place."""
+    start = shown = time.time()
+    for i, batch in enumerate(batches, 1):
+        yield batch
+        if sys.stderr.isatty() and time.time() - shown > 0.2:
+            shown = time.time()
+            left = (shown - start) / i * (len(batches) - i)
+            print(f"\r{label} {i / len(batches):4.0%}, {left:.0f} s left \033[K", end="", file=sys.stderr, flush=True)
+    print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
+
+
+def plot_images(path, rows, title, notes=None, width=8.5):
+    """Images in rows = {label: (N, 784) or (N, C, H, W) in [0, 1]} or a list of these; `notes` under the columns.
+
+    Grey values are shown as they are, never stretched to the range of a row.
+    """
+    images = torch.cat([r.float().cpu() for r in (rows.values() if isinstance(rows, dict) else rows)])
+    images = images.view(-1, 1, 28, 28) if images.dim() == 2 else images
+    (_, _, h, w), n, pad = images.shape, len(images) // len(rows), 2
+    grid = make_grid(images, nrow=n, padding=pad, pad_value=0.5).clamp(0, 1)
+    fig = Figure(figsize=(width, width * grid.shape[1] / grid.shape[2] + (0.7 if notes else 0.4)), layout="constrained")
+    ax = fig.add_subplot()
+    ax.imshow(grid.permute(1, 2, 0).numpy(), vmin=0, vmax=1)
+    ax.set_title(title, fontsize=10)
+    ax.set_yticks([pad + h / 2 + i * (h + pad) for i in range(len(rows))], list(rows) if isinstance(rows, dict) else [""] * len(rows))
+    ax.set_xticks([pad + w / 2 + i * (w + pad) for i in range(n)], notes or [""] * n)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    save(fig, path)
+
+
+def plot_curves(path, panels, title):
+    """Curves over epochs, a panel per entry of panels = {y label: {name: list, or a number for a dashed line}}."""
+    fig = Figure(figsize=(max(6, 4.2 * len(panels)), 3.4), layout="constrained")
+    fig.suptitle(title, fontsize=10)
+    for ax, (label, curves) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for i, (name, y) in enumerate(curves.items()):
+            if isinstance(y, list):
+                ax.plot(range(1, len(y) + 1), y, ".-" if len(y) < 40 else "-", color=f"C{i}", label=name)
+            else:
+                ax.axhline(y, ls="--", lw=1, color=f"C{i}", label=f"{name}: {y:.4g}")
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    save(fig, path)
+
+
+def scatter_digits(ax, z, labels, title):
+    """Codes z (N, k) coloured by digit (N,): the plane itself for k = 2, else the two leading principal components."""
+    z = F.pad(z, (0, max(0, 2 - z.shape[1])))
+    axes = ["$z_1$", "$z_2$"]
+    if z.shape[1] > 2:
+        centred = z - z.mean(0)
+        z = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)
+        share = z.square().sum(0) / centred.square().sum()
+        axes = [f"principal component {i} of z ({s:.0%} of its variance)" for i, s in enumerate(share, 1)]
+    for digit in range(10):
+        ax.scatter(*z[labels == digit].T.cpu().numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))
+    ax.set(title=title, xlabel=axes[0], ylabel=axes[1], aspect="equal")
+    for handle in ax.figure.legend(*ax.get_legend_handles_labels(), markerscale=5, title="digit", loc="outside right upper").legend_handles:
+        handle.set_alpha(1)
