@@ -11,6 +11,9 @@ The error is summed over the 784 pixels, pixels in [0, 1], and averaged over ima
     python ae.py
 
 DOCSTRING_RESULT
+
+The defaults: 32 numbers, so that PCA-32 is a fair opponent; three narrowing layers, because two lose 2 % at --latent-dim 2 and
+gain nothing at 32; Adam at 3e-3 with a cosine to zero, because a constant rate is still noisy when 30 epochs are over.
 """
 
 import argparse
@@ -23,9 +26,7 @@ from matplotlib.figure import Figure
 
 from common import fail, load_checkpoint, load_digits, output_dir, plot_curves, plot_images, progress, save, scatter_digits
 
-# ---------------------------------------------------------------------------------------------------------- model
-
-
+# --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
     """Linear layers of these sizes, SiLU between them, none after the last. (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
@@ -54,9 +55,7 @@ class Autoencoder(nn.Module):
         return torch.sigmoid(self.decoder(z))
 
 
-# ----------------------------------------------------------------------------------------------------------- loss
-
-
+# ---------------------------------------------------------------------------------------------------------------- loss
 def sse(x, x_hat):
     """Squared error of each image, summed over its pixels. (B, 784), (B, 784) -> (B,)"""
     return (x - x_hat).square().sum(1)
@@ -67,12 +66,10 @@ def corrupt(x, noise):
     return (x + noise * torch.randn_like(x)).clamp(0, 1) if noise else x
 
 
-# ---------------------------------------------------------------------------------------------------------- train
-
-
+# --------------------------------------------------------------------------------------------------------------- train
 def train(model, x, test_x, args, checkpoint, config):
     """Train on x (N, 784) in place; returns {name: [one value per epoch]} and the seconds that it took."""
-    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    opt = torch.optim.Adam(model.parameters(), lr=args.lr, betas=(0.9, 0.99), fused=True)
     # The learning rate goes up for a tenth of the steps, then down to zero along a cosine.
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min(1, 10 * (i + 1) / steps) * (1 + math.cos(math.pi * i / steps)) / 2)
@@ -106,9 +103,7 @@ def train(model, x, test_x, args, checkpoint, config):
     return history, seconds
 
 
-# ------------------------------------------------------------------------------------------------------- evaluate
-
-
+# ------------------------------------------------------------------------------------------------------------ evaluate
 @torch.no_grad()
 def evaluate(model, x, noise=0.0):
     """Mean SSE of reconstructing the images x (N, 784); with noise, of reconstructing them from their noised selves."""
@@ -130,9 +125,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, k=5):
     return hits / len(test_labels)
 
 
-# -------------------------------------------------------------------------------------------------------- figures
-
-
+# ------------------------------------------------------------------------------------------------------------- figures
 @torch.no_grad()
 def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args, out):
     """Write every ae_*.png to `out`; returns tensors for the comparison in vae.py. codes (N, k): those of x (N, 784)."""
@@ -178,9 +171,7 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
             "midpoints": model.decode((z + z.roll(-1, 0)) / 2)}            # half-way from each test image to the next
 
 
-# ----------------------------------------------------------------------------------------------------------- main
-
-
+# ---------------------------------------------------------------------------------------------------------------- main
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     g = p.add_argument_group("data")
@@ -190,7 +181,7 @@ def parse_args(argv=None):
     g.add_argument("--noise", type=float, default=0.0, metavar="S", help="denoising: standard deviation of the noise on the input")
     g = p.add_argument_group("model")
     g.add_argument("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
-    g.add_argument("--hidden", type=int, nargs="+", default=[512, 256], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
+    g.add_argument("--hidden", type=int, nargs="+", default=[512, 256, 128], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
     g = p.add_argument_group("training")
     g.add_argument("--epochs", type=int, default=30, help="passes over the training images")
     g.add_argument("--batch-size", type=int, default=128, help="images in a step")
@@ -216,6 +207,8 @@ def main(argv=None):
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
+    torch.empty(2**25 - 2**20, dtype=torch.uint8)  # CPU: once 31 MB were freed, glibc keeps freed memory for the next step
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
     if args.batch_size > len(x):
         fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
@@ -243,7 +236,8 @@ def main(argv=None):
     if args.noise:
         final |= {"noisy_sse": sse(test_x, corrupt(test_x, args.noise)).mean().item(), "denoised_sse": history["test_sse"][-1]}
     handoff = draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args, out)
-    save({"config": config, "final": final, **handoff}, checkpoints / f"ae_handoff_{args.latent_dim}.pt")
+    if not args.noise:
+        save({"config": config, "final": final, **handoff}, checkpoints / f"ae_handoff_{args.latent_dim}.pt")
     metrics = {"script": "ae.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
                "images_per_second": args.epochs * len(x) / seconds, "history": history, "final": final}
     save(metrics, out / "ae_metrics.json")

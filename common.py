@@ -62,18 +62,6 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu"):
     return "drawn digits" if synthetic else "MNIST", x[:limit], y[:limit], test_x, test_y
 
 
-def arc(cx, cy, rx, ry, start, stop):
-    """Points (P, 2) on an ellipse, about 0.04 apart; degrees, clockwise from the right, since y points down."""
-    t = torch.linspace(start, stop, 2 + int(abs(stop - start) * (rx + ry) / 4.6)).deg2rad()
-    return torch.stack((cx + rx * t.cos(), cy + ry * t.sin()), -1)
-
-
-def line(*xy):
-    """Points (P, 2) on the polyline x0, y0, x1, y1, ..., about 0.04 apart."""
-    p = torch.tensor(xy).float().view(-1, 2)
-    return torch.cat([torch.lerp(a, b, torch.linspace(0, 1, 2 + int(25 * (b - a).norm()))[:, None]) for a, b in zip(p, p[1:])])
-
-
 def draw_digits(n, seed):
     """A stand-in for MNIST: n images (n, 28, 28) uint8 and labels (n,) int64, balanced, the same for the same seed.
 
@@ -81,46 +69,46 @@ def draw_digits(n, seed):
     the field on a grid of its own (turned, slanted, stretched, bent) and inks what lies within its pen's width. As in
     MNIST a digit fits a 20x20 box and has its centre of mass in the middle of the image.
     """
-    strokes = [  # (digit, stroke), x to the right and y down in [-1, 1]; several for digits with several ways to write them
-        (0, [arc(0, 0, .62, 1, 0, 360)]),
-        (1, [line(0, -1, 0, 1)]),
-        (2, [arc(0, -.45, .6, .55, -170, 45), line(.42, -.06, -.6, .9, .7, .9)]),
-        (2, [arc(0, -.45, .6, .55, -160, 60), line(.3, .03, -.3, .7, 0, .9, .7, .8), arc(-.4, .75, .22, .2, -60, -330)]),
-        (3, [arc(-.05, -.5, .55, .5, -150, 90), arc(-.05, .5, .65, .5, -90, 150)]),
-        (4, [line(-.55, -.9, -.6, 0, .55, 0), line(.5, -.9, .45, 1)]),
-        (4, [line(.2, -1, -.7, .2, .7, .2), line(.25, -.9, .2, 1)]),
-        (5, [line(.7, -.9, -.35, -.9, -.45, -.1), arc(-.1, .4, .6, .6, -110, 140)]),
-        (6, [line(.35, -1, -.1, -.6), arc(.25, .35, .75, 1.1, -125, -180), arc(0, .5, .5, .48, 0, 360)]),
-        (7, [line(-.6, -.8, .6, -.85, 0, 1)]),
-        (7, [line(-.6, -.6, -.55, -.85, .6, -.85, .2, 0, .05, 1)]),
-        (8, [arc(0, -.5, .45, .45, 0, 360), arc(0, .5, .52, .5, 0, 360)]),
-        (9, [arc(0, -.45, .5, .5, 0, 360), line(.5, -.45, .4, 1)]),
-        (9, [arc(0, -.45, .5, .45, 0, 360), line(.5, -.45, .45, .2), arc(-.05, .2, .5, .8, 0, 80)]),
-    ]
+    def arc(cx, cy, rx, ry, start, stop):  # points (P, 2), 0.04 apart; degrees, clockwise from the right: y points down
+        t = torch.linspace(start, stop, 2 + int(abs(stop - start) * (rx + ry) / 4.6)).deg2rad()
+        return torch.stack((cx + rx * t.cos(), cy + ry * t.sin()), -1)
+
+    def line(*xy):  # points (P, 2), 0.04 apart, on the polyline x0, y0, x1, y1, ...
+        p = torch.tensor(xy).float().view(-1, 2)
+        return torch.cat([torch.lerp(a, b, torch.linspace(0, 1, 2 + int(25 * (b - a).norm()))[:, None]) for a, b in zip(p, p[1:])])
+
+    strokes = [[arc(0, 0, .62, 1, 0, 360)],  # 0; x to the right and y down, in [-1, 1]
+               [line(0, -1, 0, 1)],
+               [arc(0, -.45, .6, .55, -160, 60), line(.3, .03, -.3, .7, 0, .9, .7, .8), arc(-.4, .75, .22, .2, -60, -330)],
+               [arc(-.05, -.5, .55, .5, -150, 90), arc(-.05, .5, .65, .5, -90, 150)],
+               [line(-.55, -.9, -.6, 0, .55, 0), line(.5, -.9, .45, 1)],
+               [line(.7, -.9, -.35, -.9, -.45, -.1), arc(-.1, .4, .6, .6, -110, 140)],
+               [line(.35, -1, -.1, -.6), arc(.25, .35, .75, 1.1, -125, -180), arc(0, .5, .5, .48, 0, 360)],
+               [line(-.6, -.6, -.55, -.85, .6, -.85, .2, 0, .05, 1)],
+               [arc(0, -.5, .45, .45, 0, 360), arc(0, .5, .52, .5, 0, 360)],
+               [arc(0, -.45, .5, .45, 0, 360), line(.5, -.45, .45, .2), arc(-.05, .2, .5, .8, 0, 80)]]
     g = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=g)
     labels, images = torch.randperm(n, generator=g) % 10, torch.empty(n, 28, 28, dtype=torch.uint8)
     canvas = torch.cartesian_prod(torch.linspace(-1.5, 1.5, 64), torch.linspace(-1.5, 1.5, 64)).flip(-1)  # (4096, 2): x, y
-    for digit in range(10):
-        styles = [torch.cat(s) for d, s in strokes if d == digit]
-        for stroke, where in zip(styles, (labels == digit).nonzero()[:, 0].tensor_split(len(styles))):
-            m = len(where)
-            field = torch.cdist(canvas, stroke).amin(1).view(1, 1, 64, 64)
-            turn, slant, stretch = .13 * normal(m), .27 * normal(m) - .1, (.15 * normal(m)).exp()
-            rotation = torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).view(m, 2, 2)
-            A = rotation @ torch.stack((stretch, slant, torch.zeros(m), torch.ones(m)), -1).view(m, 2, 2)
-            width = .5 + 1.3 * torch.rand(m, generator=g)                    # half the pen's, in pixels
-            p = stroke @ A.mT                                                # (m, P, 2)
-            scale = (20 - 2 * width) / (p.amax(1) - p.amin(1)).amax(1)       # pixels per unit
-            centre = .6 * normal(m, 2) - p.mean(1) * scale[:, None]
-            inverse = A.inverse() / scale[:, None, None]                     # from pixels back to the stroke's plane
-            theta = torch.cat((14 * inverse, -inverse @ centre[:, :, None]), -1)
-            grid = F.affine_grid(theta, (m, 1, 28, 28), align_corners=False)  # (m, 28, 28, 2)
-            bend = torch.sin(2.5 * grid.flip(-1) + 2 * math.pi * torch.rand(m, 1, 1, 2, generator=g))
-            grid = (grid + .07 * normal(m, 1, 1, 2) * bend) / 1.5
-            far = F.grid_sample(field.expand(m, 1, 64, 64), grid, padding_mode="border", align_corners=True)[:, 0]
-            ink = (width[:, None, None] - far * scale[:, None, None]) / 1.5 + .5  # an edge is 1.5 pixels soft
-            images[where] = (255 * ink.clamp(0, 1)).byte()
+    for digit, stroke in enumerate(map(torch.cat, strokes)):
+        m = (labels == digit).sum().item()
+        field = torch.cdist(canvas, stroke).amin(1).view(1, 1, 64, 64)
+        turn, slant, stretch = .13 * normal(m), .27 * normal(m) - .1, (.15 * normal(m)).exp()
+        rotation = torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).view(m, 2, 2)
+        A = rotation @ torch.stack((stretch, slant, torch.zeros(m), torch.ones(m)), -1).view(m, 2, 2)
+        width = .5 + 1.3 * torch.rand(m, generator=g)                        # half the pen's, in pixels
+        p = stroke @ A.mT                                                    # (m, P, 2)
+        scale = (20 - 2 * width) / (p.amax(1) - p.amin(1)).amax(1)           # pixels per unit
+        centre = .6 * normal(m, 2) - p.mean(1) * scale[:, None]
+        inverse = A.inverse() / scale[:, None, None]                         # from pixels back to the stroke's plane
+        theta = torch.cat((14 * inverse, -inverse @ centre[:, :, None]), -1)
+        grid = F.affine_grid(theta, (m, 1, 28, 28), align_corners=False)     # (m, 28, 28, 2)
+        bend = torch.sin(2.5 * grid.flip(-1) + 2 * math.pi * torch.rand(m, 1, 1, 2, generator=g))
+        grid = (grid + .07 * normal(m, 1, 1, 2) * bend) / 1.5
+        far = F.grid_sample(field.expand(m, 1, 64, 64), grid, padding_mode="border", align_corners=True)[:, 0]
+        ink = (width[:, None, None] - far * scale[:, None, None]) / 1.5 + .5  # an edge is 1.5 pixels soft
+        images[labels == digit] = (255 * ink.clamp(0, 1)).byte()
     return images, labels
 
 
@@ -129,9 +117,11 @@ def output_dir(out, name):
     path = Path(out) / "synthetic" if name.startswith("drawn") else Path(out)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        (path / ".tmp").touch()
+        (path / ".tmp").unlink()
     except OSError as e:
         fail(f"cannot write to {path}: {e.strerror}")
-    return path if os.access(path, os.W_OK) else fail(f"cannot write to {path}: no permission")
+    return path
 
 
 def save(content, path):
@@ -228,5 +218,4 @@ def scatter_digits(ax, z, labels, title):
     for digit in range(10):
         ax.scatter(*z[labels == digit].T.cpu().numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))
     ax.set(title=title, xlabel=axes[0], ylabel=axes[1], aspect="equal")
-    for handle in ax.figure.legend(*ax.get_legend_handles_labels(), markerscale=5, title="digit", loc="outside right upper").legend_handles:
-        handle.set_alpha(1)
+    ax.legend(markerscale=5, title="digit")

@@ -23,9 +23,7 @@ from matplotlib.patches import Circle
 
 from common import fail, load_checkpoint, load_digits, output_dir, plot_curves, plot_images, progress, save, scatter_digits
 
-# ----------------------------------------------------------------------------------------------------------- model
-
-
+# --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
     """Linear layers of these sizes, SiLU between them, none after the last. (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
@@ -69,9 +67,7 @@ class VAE(nn.Module):
         return (torch.tanh(out) - (2 * x - 1)).square().sum(-1)
 
 
-# ------------------------------------------------------------------------------------------------------------ loss
-
-
+# ---------------------------------------------------------------------------------------------------------------- loss
 def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps, eps ~ N(0, I). (B, k) -> (B, k)"""
     return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
@@ -89,12 +85,10 @@ def elbo_terms(model, x):
     return model.recon(x, reparameterize(mu, logvar)), kl_divergence(mu, logvar).sum(1)
 
 
-# ----------------------------------------------------------------------------------------------------------- train
-
-
+# --------------------------------------------------------------------------------------------------------------- train
 def train(model, x, test_x, args, checkpoint, config):
     """Train on x (N, 784) in place; returns {name: [one value per epoch]} and the seconds that it took."""
-    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    opt = torch.optim.Adam(model.parameters(), lr=args.lr, betas=(0.9, 0.99), fused=True)
     # The learning rate goes up for a tenth of the steps, then down to zero along a cosine.
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min(1, 10 * (i + 1) / steps) * (1 + math.cos(math.pi * i / steps)) / 2)
@@ -134,9 +128,7 @@ def train(model, x, test_x, args, checkpoint, config):
     return history, seconds
 
 
-# -------------------------------------------------------------------------------------------------------- evaluate
-
-
+# ------------------------------------------------------------------------------------------------------------ evaluate
 @torch.no_grad()
 def evaluate(model, x):
     """Mean reconstruction term and mean KL over images x (N, 784), nats per image."""
@@ -172,14 +164,15 @@ def knn_accuracy(codes, labels, test_codes, test_labels, k=5):
 def precision_coverage(fake, real, k=5):
     """How good and how varied are fake images (N, 784), against real ones (M, 784) that the model has not seen?
 
-    Round each real image a ball reaches to its k-th nearest real neighbour, in pixel space. Precision: the share of fakes in
-    any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the share of balls with a fake in them [Naeem et al.
-    2020, arXiv 2002.09797]. Compare with what other real images score: blurred fakes lie near many images, so precision flatters them.
+    A ball around each real image reaches to its k-th nearest real neighbour, in pixel space. Precision: the share of fakes in
+    any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al. 2020,
+    arXiv 2002.09797]. All pixels are made black or white at 0.5 first: else a grey blur is close to everything, and scores 1.
     """
+    fake, real = (fake > 0.5).float(), (real > 0.5).float()
     inside, covered = torch.zeros(len(fake), dtype=torch.bool, device=fake.device), 0
     for r in real.split(1000):
-        radius = torch.cdist(r, real).topk(k + 1, largest=False).values[:, -1:]      # k + 1: the nearest is the image itself
-        hit = torch.cdist(r, fake) <= radius                                         # (1000, N)
+        radius = torch.cdist(r, real).topk(k + 1, largest=False).values[:, -1:]   # k + 1: the nearest is the image itself
+        hit = torch.cdist(r, fake) <= radius                                      # (1000, N)
         inside |= hit.any(0)
         covered += hit.any(1).sum().item()
     return inside.float().mean().item(), covered / len(real)
@@ -194,9 +187,7 @@ def distance_from_prior(z, directions=200):
     return (projections - torch.special.ndtri(levels)[:, None]).abs().mean().item()
 
 
-# -------------------------------------------------------------------------------------------------------- figures
-
-
+# ------------------------------------------------------------------------------------------------------------- figures
 @torch.no_grad()
 def draw_figures(model, name, x, y, mu, kl, history, args, out):
     """Write vae_*.png to `out`. x (M, 784), y (M,), mu (M, k): test images, labels and codes; kl (k,): mean KL of each dimension."""
@@ -258,13 +249,11 @@ def draw_comparison(model, ae, name, x, y, mu, out):
     plot_images(out / "vae_vs_ae_interpolation.png", rows, title + "decoded codes on the line between those of two test images")
 
 
-def report(final, args):
-    """Print the test loss beside its floor and baseline, and, column by column, the VAE, the autoencoder and real digits."""
-    f, pixels = final, "binarised" if args.binarize else "grey-level"
-    print(f"Test loss on {pixels} images, nats per image: reconstruction {f['test_recon']:.2f} (perfect {f['floor']:.2f}, mean image "
-          f"{f['mean_image']:.2f}) + {args.beta:g} x KL {f['test_kl']:.2f} = {f['test_loss']:.2f}; active units: {f['active_units']} of {args.latent_dim}")
-    if f["nll"] is not None:
-        print(f"-log p(x), {pixels}: {f['nll']:.2f} nats per image ({args.nll_samples} importance samples)")
+def report(f, args):
+    """Print the final metrics f: the test loss beside its floor and baseline, then autoencoder, VAE and real digits in columns."""
+    print(f"Test loss in nats per {'binarised' if args.binarize else 'grey-level'} image: reconstruction {f['test_recon']:.2f} (perfect {f['floor']:.2f}, "
+          f"mean image {f['mean_image']:.2f}) + {args.beta:g} x KL {f['test_kl']:.2f} = {f['test_loss']:.2f}" +
+          (f"; -log p(x) {f['nll']:.2f}" if f["nll"] is not None else "") + f". Active units: {f['active_units']} of {args.latent_dim}")
     print(f"{'':40}{'AE':>12}{'AE, fitted':>12}{'VAE':>12}{'real digits':>12}")
     for label, *keys in (("test error (MSE per pixel)", "ae_test_mse", "", "test_mse", ""),
                          ("5-nearest-neighbour accuracy of codes", "ae_knn_accuracy", "", "knn_accuracy", ""),
@@ -275,9 +264,7 @@ def report(final, args):
         print(f"{label:40}" + "".join(f"{f[key]:12.4f}" if key in f else f"{'-':>12}" for key in keys))
 
 
-# ----------------------------------------------------------------------------------------------------------- main
-
-
+# ---------------------------------------------------------------------------------------------------------------- main
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     g = p.add_argument_group("data")
@@ -287,7 +274,7 @@ def parse_args(argv=None):
     g.add_argument("--binarize", action="store_true", help="black or white pixels, white with probability x, as for published likelihoods")
     g = p.add_argument_group("model")
     g.add_argument("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
-    g.add_argument("--hidden", type=int, nargs="+", default=[512, 256], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
+    g.add_argument("--hidden", type=int, nargs="+", default=[512, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
     g.add_argument("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x|z): cross-entropy, or squared error on [-1, 1]")
     g.add_argument("--beta", type=float, default=1.0, help="weight of the KL; 1 is the ELBO [Higgins et al. 2017]")
     g = p.add_argument_group("training")
@@ -320,6 +307,8 @@ def main(argv=None):
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
+    torch.empty(2**25 - 2**20, dtype=torch.uint8)  # CPU: once 31 MB were freed, glibc keeps freed memory for the next step
     name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
     if args.batch_size > len(x):
         fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
