@@ -118,11 +118,8 @@ def pca(x, k):
 
 def knn_accuracy(codes, labels, test_codes, test_labels, k=5):
     """Share of the test codes (M, d) whose k nearest training codes (N, d) vote for the right digit."""
-    hits = 0
-    for z, y in zip(test_codes.split(500), test_labels.split(500)):
-        nearest = torch.cdist(z, codes).topk(k, largest=False).indices    # (500, k)
-        hits += (labels[nearest].mode(1).values == y).sum().item()
-    return hits / len(test_labels)
+    nearest = torch.cat([torch.cdist(z, codes).topk(k, largest=False).indices for z in test_codes.split(500)])  # (M, k)
+    return (labels[nearest].mode(1).values == test_labels).float().mean().item()
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -139,13 +136,10 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     plot_curves(out / "ae_loss.png", {"SSE per image": {
         "train, mean over the epoch": history["train_sse"], "test, after the epoch": history["test_sse"],
         f"PCA with k = {args.latent_dim}, test": 784 * final["pca_mse"]}}, title + "squared error summed over pixels, mean over images")
-    plot_images(out / "ae_reconstructions.png", {"test image": test_x[:10], "reconstruction": x_hat[:10]},
-                title + "test images and their reconstructions, squared error below", [f"{e:.1f}" for e in errors[:10]])
-    worst = errors.topk(10).indices
-    plot_images(out / "ae_worst.png", {"test image": test_x[worst], "reconstruction": x_hat[worst]},
-                title + f"the ten largest errors among {len(test_x):,} test images (mean {errors.mean():.1f})",
-                [f"{e:.1f}\nlabel {label}" for e, label in zip(errors[worst], test_y[worst])])
-
+    for file, of, which in ("reconstructions", "test images", torch.arange(10)), ("worst", "the ten largest errors", errors.topk(10).indices):
+        plot_images(out / f"ae_{file}.png", {"test image": test_x[which], "reconstruction": x_hat[which]},
+                    title + f"{of}; squared error (mean of all {len(z):,}: {errors.mean():.1f}) and label below",
+                    [f"{e:.1f}\nlabel {label}" for e, label in zip(errors[which], test_y[which])])
     fig = Figure(figsize=(7, 6), layout="constrained")
     scatter_digits(fig.add_subplot(), z, test_y, title + f"codes of {len(z):,} test images")
     save(fig, out / "ae_latent.png")
@@ -192,11 +186,11 @@ def parse_args(argv=None):
     g = p.add_argument_group("output")
     g.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     args = p.parse_args(argv)
-    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr"):
-        if getattr(args, flag) is not None and not 0 < getattr(args, flag) < math.inf:
-            p.error(f"--{flag.replace('_', '-')} must be positive, not {getattr(args, flag)}")
-    if min(args.hidden) < 1 or not 0 <= args.noise < math.inf:
-        p.error(f"--hidden must be positive and --noise not negative: {args.hidden}, {args.noise}")
+    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "noise"):
+        value = getattr(args, flag)
+        smallest = min(value) if flag == "hidden" else value
+        if value is not None and not (0 < smallest < math.inf or flag == "noise" and value == 0):
+            p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 
 
@@ -208,7 +202,6 @@ def main(argv=None):
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
-    torch.empty(2**25 - 2**20, dtype=torch.uint8)  # CPU: once 31 MB were freed, glibc keeps freed memory for the next step
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
     if args.batch_size > len(x):
         fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
@@ -242,10 +235,8 @@ def main(argv=None):
                "images_per_second": args.epochs * len(x) / seconds, "history": history, "final": final}
     save(metrics, out / "ae_metrics.json")
 
-    pixels = lambda key: f"{784 * final[key]:.2f} ({final[key]:.5f} per pixel)"
-    print(f"Test SSE: autoencoder {pixels('test_mse')}, PCA-{args.latent_dim} {pixels('pca_mse')}, mean image {pixels('mean_image_mse')}")
-    print(f"5-nearest-neighbour accuracy: codes {final['knn_accuracy']:.2%}, PCA-{args.latent_dim} {final['pca_knn_accuracy']:.2%}, "
-          f"pixels {final['pixel_knn_accuracy']:.2%}")
+    print(f"Test SSE {test_sse:.2f}; per pixel: autoencoder {final['test_mse']:.5f}, PCA {final['pca_mse']:.5f}, mean image {final['mean_image_mse']:.5f}\n"
+          f"5-nearest-neighbour accuracy: codes {final['knn_accuracy']:.2%}, PCA {final['pca_knn_accuracy']:.2%}, pixels {final['pixel_knn_accuracy']:.2%}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and ae_metrics.json are in {out}")
     return metrics
 

@@ -131,7 +131,7 @@ def save(content, path):
         if path.suffix == ".pt" and content.get("epoch") == 1 and path.exists():
             os.replace(path, path.with_suffix(".previous.pt"))  # a new run: the last one's checkpoint may have cost hours
         if path.suffix == ".png":
-            content.savefig(tmp, format="png", dpi=100)
+            content.savefig(tmp, format="png", dpi=100, bbox_inches="tight")
         elif path.suffix == ".json":
             tmp.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         else:
@@ -218,4 +218,4 @@ def scatter_digits(ax, z, labels, title):
     for digit in range(10):
         ax.scatter(*z[labels == digit].T.cpu().numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))
     ax.set(title=title, xlabel=axes[0], ylabel=axes[1], aspect="equal")
-    ax.legend(markerscale=5, title="digit")
+    ax.legend(markerscale=5, title="digit", loc="upper left", bbox_to_anchor=(1, 1))
