@@ -10,10 +10,13 @@ The error is summed over the 784 pixels, pixels in [0, 1], and averaged over ima
 
     python ae.py
 
-DOCSTRING_RESULT
+    Epoch 30/30 - Loss:   2.145 - Test:   2.826 - 6.1 s - 9,834 images/s
+    Test SSE 2.83; per pixel: autoencoder 0.00360, PCA 0.01683, mean image 0.06747
+    5-nearest-neighbour accuracy: codes 98.08%, PCA 97.56%, pixels 96.88%
+    torch 2.15.0+cu132, cpu, 141 s of training; figures and ae_metrics.json are in figures
 
-The defaults: 32 numbers, so that PCA-32 is a fair opponent; three narrowing layers, because two lose 2 % at --latent-dim 2 and
-gain nothing at 32; Adam at 3e-3 with a cosine to zero, because a constant rate is still noisy when 30 epochs are over.
+The defaults: a code of 32 numbers, so that PCA-32 is its measure; three layers, since two lose at --latent-dim 2, of at least 256,
+since narrower ones lose at 32; Adam with the rate going to zero, since at a constant rate the last epochs still jump about.
 """
 
 import argparse
@@ -113,13 +116,13 @@ def evaluate(model, x, noise=0.0):
 def pca(x, k):
     """Mean (784,) and k leading principal directions (784, k) of x (N, 784): the best linear autoencoder there is."""
     centred = x - x.mean(0)
-    return x.mean(0), torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -k:]
+    return x.mean(0), torch.linalg.eigh((centred.T @ centred).cpu()).eigenvectors[:, -k:].to(x.device)
 
 
 def knn_accuracy(codes, labels, test_codes, test_labels, k=5):
     """Share of the test codes (M, d) whose k nearest training codes (N, d) vote for the right digit."""
     nearest = torch.cat([torch.cdist(z, codes).topk(k, largest=False).indices for z in test_codes.split(500)])  # (M, k)
-    return (labels[nearest].mode(1).values == test_labels).float().mean().item()
+    return (labels[nearest].cpu().mode(1).values == test_labels.cpu()).float().mean().item()
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -145,7 +148,7 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     save(fig, out / "ae_latent.png")
 
     # Two ways to make up a code: from N(0, I), as a VAE may, and from a Gaussian fitted to the codes of the training images.
-    root = torch.linalg.cholesky(codes.T.cov().view(z.shape[1], -1) + 1e-6 * torch.eye(z.shape[1], device=x.device))
+    root = torch.linalg.cholesky(codes.T.cov().view(z.shape[1], -1).cpu() + 1e-6 * torch.eye(z.shape[1])).to(x.device)
     prior, fitted = model.decode(draw(*z.shape)), model.decode(codes.mean(0) + draw(*z.shape) @ root.T)
     plot_images(out / "ae_prior_samples.png", {"z from N(0, I)": prior[:10], "": prior[10:20], "z from a Gaussian\nfitted to codes": fitted[:10],
                 " ": fitted[10:20]}, title + "decoded made-up codes")
@@ -175,7 +178,7 @@ def parse_args(argv=None):
     g.add_argument("--noise", type=float, default=0.0, metavar="S", help="denoising: standard deviation of the noise on the input")
     g = p.add_argument_group("model")
     g.add_argument("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
-    g.add_argument("--hidden", type=int, nargs="+", default=[512, 256, 128], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
+    g.add_argument("--hidden", type=int, nargs="+", default=[512, 256, 256], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
     g = p.add_argument_group("training")
     g.add_argument("--epochs", type=int, default=30, help="passes over the training images")
     g.add_argument("--batch-size", type=int, default=128, help="images in a step")

@@ -208,7 +208,7 @@ def plot_curves(path, panels, title):
 
 def scatter_digits(ax, z, labels, title):
     """Codes z (N, k) coloured by digit (N,): the plane itself for k = 2, else the two leading principal components."""
-    z = F.pad(z, (0, max(0, 2 - z.shape[1])))
+    z, labels = F.pad(z, (0, max(0, 2 - z.shape[1]))).cpu(), labels.cpu()
     axes = ["$z_1$", "$z_2$"]
     if z.shape[1] > 2:
         centred = z - z.mean(0)
@@ -216,6 +216,6 @@ def scatter_digits(ax, z, labels, title):
         share = z.square().sum(0) / centred.square().sum()
         axes = [f"principal component {i} of z ({s:.0%} of its variance)" for i, s in enumerate(share, 1)]
     for digit in range(10):
-        ax.scatter(*z[labels == digit].T.cpu().numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))
+        ax.scatter(*z[labels == digit].T.numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))
     ax.set(title=title, xlabel=axes[0], ylabel=axes[1], aspect="equal")
     ax.legend(markerscale=5, title="digit", loc="upper left", bbox_to_anchor=(1, 1))

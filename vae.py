@@ -155,7 +155,7 @@ def negative_log_likelihood(model, x, samples):
 def knn_accuracy(codes, labels, test_codes, test_labels, k=5):
     """Share of test codes (M, d) whose k nearest training codes (N, d) vote for the right digit."""
     nearest = torch.cat([torch.cdist(z, codes).topk(k, largest=False).indices for z in test_codes.split(500)])  # (M, k)
-    return (labels[nearest].mode(1).values == test_labels).float().mean().item()
+    return (labels[nearest].cpu().mode(1).values == test_labels.cpu()).float().mean().item()
 
 
 def precision_coverage(fake, real, k=5):
@@ -180,8 +180,8 @@ def distance_from_prior(z, directions=200):
     prior) do the sorted projections lie from a standard normal's quantiles?   [Bonneel et al. 2015]"""
     v = torch.randn(z.shape[1], directions, generator=torch.Generator().manual_seed(0)).to(z.device)
     projections = (z @ (v / v.norm(dim=0))).sort(0).values                           # (N, directions)
-    levels = (torch.arange(len(z), device=z.device) + 0.5) / len(z)
-    return (projections - torch.special.ndtri(levels)[:, None]).abs().mean().item()
+    quantiles = torch.special.ndtri((torch.arange(len(z)) + 0.5) / len(z)).to(z.device)   # (N,), of N(0, 1)
+    return (projections - quantiles[:, None]).abs().mean().item()
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -271,12 +271,12 @@ def parse_args(argv=None):
     g.add_argument("--binarize", action="store_true", help="black or white pixels, white with probability x, as for published likelihoods")
     g = p.add_argument_group("model")
     g.add_argument("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
-    g.add_argument("--hidden", type=int, nargs="+", default=[512, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
+    g.add_argument("--hidden", type=int, nargs="+", default=[640, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
     g.add_argument("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x|z): cross-entropy, or squared error on [-1, 1]")
     g.add_argument("--beta", type=float, default=1.0, help="weight of the KL; 1 is the ELBO [Higgins et al. 2017]")
     g = p.add_argument_group("training")
     g.add_argument("--epochs", type=int, default=30, help="passes over the training images")
-    g.add_argument("--batch-size", type=int, default=128, help="images in a step")
+    g.add_argument("--batch-size", type=int, default=160, help="images in a step")
     g.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of the schedule")
     g.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and all noise")
     g.add_argument("--device", default="auto", help="auto (CUDA, then MPS, then CPU) or a torch device name")
