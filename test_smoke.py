@@ -122,7 +122,7 @@ def test_resume_equals_unbroken(script, monkeypatch, capsys, no_figures):
 
 @pytest.mark.parametrize("script", [ae, vae])
 def test_as_notebook_cell(script, monkeypatch, no_figures):
-    monkeypatch.setattr(common, "draw_digits", lambda n, seed: draw_digits(n // 400, seed))
+    monkeypatch.setattr(common, "draw_digits", lambda n, seed: draw_digits(n // 200, seed))
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     cell = {"__name__": "__main__"}
     exec(compile(Path(script.__file__).read_text(), "<cell>", "exec"), cell)    # with the default flags, offline

@@ -186,8 +186,9 @@ def distance_from_prior(z, directions=200):
 
 # ------------------------------------------------------------------------------------------------------------- figures
 @torch.no_grad()
-def draw_figures(model, name, x, y, mu, kl, history, args, out):
-    """Write vae_*.png to `out`. x (M, 784), y (M,), mu (M, k): test images, labels and codes; kl (k,): mean KL of each dimension."""
+def draw_figures(model, ae, name, x, y, mu, kl, history, args, out):
+    """Write vae_*.png to `out`. x (M, 784), y (M,), mu (M, k): test images, labels and codes; kl (k,): mean KL of each dimension;
+    ae: what ae.py handed over, or None."""
     k, device, noise = args.latent_dim, x.device, torch.Generator().manual_seed(args.seed)  # on the CPU: the same noise everywhere
     title = f"VAE, {name}{' (binarised)' * args.binarize}, {args.likelihood}, k = {k}: "
     unit = "nats per image" if args.likelihood == "bernoulli" else "nats per image, up to a constant"
@@ -224,12 +225,10 @@ def draw_figures(model, name, x, y, mu, kl, history, args, out):
     ax = fig.add_subplot(title=title + "what each dimension tells about a test image", xlabel="latent dimension, sorted", ylabel="KL (nats per image)")
     ax.bar(range(1, k + 1), kl.sort(descending=True).values.cpu().numpy())
     save(fig, out / "vae_kl.png")
+    if ae is None:
+        return
 
-
-@torch.no_grad()
-def draw_comparison(model, ae, name, x, y, mu, out):
-    """Write vae_vs_ae_*.png: this VAE beside what ae.py handed over."""
-    title = f"{name}, k = {mu.shape[1]}: "
+    title = f"{name}, k = {k}: "
     fig = Figure(figsize=(11, 5.4), layout="constrained")
     for ax, z, of in zip(fig.subplots(1, 2, sharex=True, sharey=True), (ae["codes"], mu), ("AE: codes", "VAE: mu")):
         scatter_digits(ax, z, y, of)
@@ -237,53 +236,47 @@ def draw_comparison(model, ae, name, x, y, mu, out):
             ax.add_patch(Circle((0, 0), radius, fill=False, ls="--"))
     fig.suptitle(title + f"{len(x):,} test images; dashed: 1, 2 and 3 standard deviations of N(0, I)")
     save(fig, out / "vae_vs_ae_latent.png")
-    plot_images(out / "vae_vs_ae_reconstructions.png", {"test image": x[:10], "AE": ae["reconstructions"], "VAE": model.decode(mu[:10])},
+    plot_images(out / "vae_vs_ae_reconstructions.png", {"test image": x[:10], "AE": ae["reconstructions"], "VAE": x_hat},
                 title + "reconstructions of test images")
-    t = torch.linspace(0, 1, 10, device=x.device)[:, None]
     rows = {}
-    for i, ae_path in zip((0, 2, 4), ae["paths"]):
-        rows |= {f"AE, {y[i]} to {y[i + 1]}": ae_path, f"VAE, {y[i]} to {y[i + 1]}": model.decode(torch.lerp(mu[i], mu[i + 1], t))}
+    for (pair, path), ae_path in list(zip(paths.items(), ae["paths"]))[:3]:
+        rows |= {f"AE, {pair}": ae_path, f"VAE, {pair}": path}
     plot_images(out / "vae_vs_ae_interpolation.png", rows, title + "decoded codes on the line between those of two test images")
 
 
 def report(f, args):
     """Print the final metrics f: the test loss beside its floor and baseline, then autoencoder, VAE and real digits in columns."""
-    print(f"Test loss in nats per {'binarised' if args.binarize else 'grey-level'} image: reconstruction {f['test_recon']:.2f} (perfect {f['floor']:.2f}, "
-          f"mean image {f['mean_image']:.2f}) + {args.beta:g} x KL {f['test_kl']:.2f} = {f['test_loss']:.2f}" +
-          (f"; -log p(x) {f['nll']:.2f}" if f["nll"] is not None else "") + f". Active units: {f['active_units']} of {args.latent_dim}")
+    print(f"Test loss, nats per {'binarised' if args.binarize else 'grey-level'} image: reconstruction {f['test_recon']:.2f} (perfect {f['floor']:.2f}, "
+          f"mean image {f['mean_image']:.2f}) + {args.beta:g} x KL {f['test_kl']:.2f} = {f['test_loss']:.2f}; active units {f['active_units']}")
+    if f["nll"] is not None:
+        print(f"-log p(x) {f['nll']:.2f} nats per image ({args.nll_samples} importance samples)")
     print(f"{'':40}{'AE':>12}{'AE, fitted':>12}{'VAE':>12}{'real digits':>12}")
-    for label, *keys in (("test error (MSE per pixel)", "ae_test_mse", "", "test_mse", ""),
-                         ("5-nearest-neighbour accuracy of codes", "ae_knn_accuracy", "", "knn_accuracy", ""),
-                         ("distance of codes from N(0, I)", "ae_prior_distance", "", "prior_distance", ""),
-                         ("precision of samples", "ae_precision", "ae_fitted_precision", "precision", "real_precision"),
-                         ("coverage of samples", "ae_coverage", "ae_fitted_coverage", "coverage", "real_coverage"),
-                         ("precision of half-way interpolations", "ae_midpoint_precision", "", "midpoint_precision", "real_precision")):
-        print(f"{label:40}" + "".join(f"{f[key]:12.4f}" if key in f else f"{'-':>12}" for key in keys))
+    for label, key in (("test error (MSE per pixel)", "test_mse"), ("5-nearest-neighbour accuracy of codes", "knn_accuracy"),
+                       ("distance of codes from N(0, I)", "prior_distance"), ("precision of samples", "precision"),
+                       ("coverage of samples", "coverage"), ("precision of half-way interpolations", "midpoint_precision")):
+        print(f"{label:40}" + "".join(f"{f[c + key]:12.4f}" if c + key in f else f"{'-':>12}" for c in ("ae_", "ae_fitted_", "", "real_")))
 
 
 # ---------------------------------------------------------------------------------------------------------------- main
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    g = p.add_argument_group("data")
-    g.add_argument("--data", metavar="DIR", default="data", help="where MNIST is (DIR/MNIST/raw) or will be downloaded to")
-    g.add_argument("--synthetic", action="store_true", help="drawn digits instead of MNIST: no download, no network")
-    g.add_argument("--limit", type=int, metavar="N", help="train on the first N images")
-    g.add_argument("--binarize", action="store_true", help="black or white pixels, white with probability x, as for published likelihoods")
-    g = p.add_argument_group("model")
-    g.add_argument("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
-    g.add_argument("--hidden", type=int, nargs="+", default=[640, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
-    g.add_argument("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x|z): cross-entropy, or squared error on [-1, 1]")
-    g.add_argument("--beta", type=float, default=1.0, help="weight of the KL; 1 is the ELBO [Higgins et al. 2017]")
-    g = p.add_argument_group("training")
-    g.add_argument("--epochs", type=int, default=30, help="passes over the training images")
-    g.add_argument("--batch-size", type=int, default=160, help="images in a step")
-    g.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of the schedule")
-    g.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and all noise")
-    g.add_argument("--device", default="auto", help="auto (CUDA, then MPS, then CPU) or a torch device name")
-    g.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
-    g = p.add_argument_group("output")
-    g.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
-    g.add_argument("--nll-samples", type=int, metavar="S", help="estimate log p(x) with S draws per test image; 500 with --binarize, else 0 (not)")
+    data, model, training, output = (p.add_argument_group(title) for title in ("data", "model", "training", "output"))
+    data.add_argument("--data", metavar="DIR", default="data", help="where MNIST is (DIR/MNIST/raw) or will be downloaded to")
+    data.add_argument("--synthetic", action="store_true", help="drawn digits instead of MNIST: no download, no network")
+    data.add_argument("--limit", type=int, metavar="N", help="train on the first N images")
+    data.add_argument("--binarize", action="store_true", help="black or white pixels, white with probability x, as for published likelihoods")
+    model.add_argument("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
+    model.add_argument("--hidden", type=int, nargs="+", default=[768, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
+    model.add_argument("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x|z): cross-entropy, or squared error on [-1, 1]")
+    model.add_argument("--beta", type=float, default=1.0, help="weight of the KL; 1 is the ELBO [Higgins et al. 2017]")
+    training.add_argument("--epochs", type=int, default=30, help="passes over the training images")
+    training.add_argument("--batch-size", type=int, default=256, help="images in a step")
+    training.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of the schedule")
+    training.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and all noise")
+    training.add_argument("--device", default="auto", help="auto (CUDA, then MPS, then CPU) or a torch device name")
+    training.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
+    output.add_argument("--nll-samples", type=int, metavar="S", help="estimate log p(x) with S draws per test image; 500 with --binarize, else 0 (not)")
     args = p.parse_args(argv)
     if args.nll_samples is None:
         args.nll_samples = 500 if args.binarize else 0
@@ -338,7 +331,6 @@ def main(argv=None):
         for key, image in ("floor", test_x), ("mean_image", model.mean.clamp(0.001, 0.999).expand_as(test_x)):
             final[key] = cost(image, test_x, reduction="sum").item() / len(test_x)
 
-    draw_figures(model, name, grey_x, test_y, mu, kl, history, args, out)
     handoff = checkpoints / f"ae_handoff_{args.latent_dim}.pt"
     ae = torch.load(handoff, map_location=device, weights_only=True) if handoff.exists() else None
     if ae and (ae["config"]["dataset"], ae["config"]["limit"]) == (name, args.limit):
@@ -346,10 +338,10 @@ def main(argv=None):
                   "ae_prior_distance": distance_from_prior(ae["codes"]), "ae_midpoint_precision": precision_coverage(ae["midpoints"], grey_x)[0]}
         final["ae_precision"], final["ae_coverage"] = precision_coverage(ae["prior"], grey_x)
         final["ae_fitted_precision"], final["ae_fitted_coverage"] = precision_coverage(ae["fitted"], grey_x)
-        draw_comparison(model, ae, name, grey_x, test_y, mu, out)
     else:
-        data_flags = " --synthetic" * args.synthetic + f" --limit {args.limit}" * bool(args.limit)
-        print(f"No autoencoder to compare with. For one, first: python ae.py --latent-dim {args.latent_dim}{data_flags}")
+        ae, flags = None, " --synthetic" * args.synthetic + f" --limit {args.limit}" * bool(args.limit)
+        print(f"No autoencoder to compare with. For one, first: python ae.py --latent-dim {args.latent_dim}{flags}")
+    draw_figures(model, ae, name, grey_x, test_y, mu, kl, history, args, out)
     metrics = {"script": "vae.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
                "images_per_second": args.epochs * len(x) / seconds, "history": history, "final": final}
     save(metrics, out / "vae_metrics.json")
