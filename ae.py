@@ -134,7 +134,6 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     z = model.encode(test_x)                                               # (M, k)
     x_hat = model.decode(z)                                                # (M, 784)
     errors = sse(test_x, x_hat)
-
     plot_images(out / "ae_data.png", {d: x[y == d][:10] for d in range(10)}, f"{name}: ten training images of each label")
     plot_curves(out / "ae_loss.png", {"SSE per image": {
         "train, mean over the epoch": history["train_sse"], "test, after the epoch": history["test_sse"],
@@ -152,12 +151,10 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     prior, fitted = model.decode(draw(*z.shape)), model.decode(codes.mean(0) + draw(*z.shape) @ root.T)
     plot_images(out / "ae_prior_samples.png", {"z from N(0, I)": prior[:10], "": prior[10:20], "z from a Gaussian\nfitted to codes": fitted[:10],
                 " ": fitted[10:20]}, title + "decoded made-up codes")
-
     t = torch.linspace(0, 1, 10, device=x.device)[:, None]
     paths = torch.stack([model.decode(torch.lerp(z[i], z[i + 1], t)) for i in range(0, 10, 2)])      # (5, 10, 784)
     plot_images(out / "ae_interpolation.png", {f"{test_y[2 * i]} to {test_y[2 * i + 1]}": p for i, p in enumerate(paths)},
                 title + "decoded codes on the line between those of two test images")
-
     if args.noise:
         noisy = (test_x[:10] + args.noise * draw(10, 784)).clamp(0, 1)
         denoised = model.decode(model.encode(noisy))

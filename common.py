@@ -1,7 +1,6 @@
 """Data loading and plotting for ae.py, vae.py and dcgan.py. No model, no loss, no training loop is in here."""
 
 import json
-import math
 import os
 import socket
 import sys
@@ -36,7 +35,6 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu"):
     if synthetic:
         print("Data: drawn digits, as --synthetic asks; not MNIST.")
     elif not all(f.is_file() for f in files):
-        timeout = socket.getdefaulttimeout()
         try:
             socket.setdefaulttimeout(5)  # seconds of silence, from each of torchvision's two mirrors
             MNIST(folder, download=True)
@@ -48,7 +46,7 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu"):
                   f"      For MNIST run again with a network, or put its four unpacked IDX files there.")
             synthetic = True
         finally:
-            socket.setdefaulttimeout(timeout)
+            socket.setdefaulttimeout(None)
     tensors = [*draw_digits(60_000, seed=1), *draw_digits(10_000, seed=2)] if synthetic else []
     for f in files if not synthetic else []:
         try:
@@ -95,8 +93,8 @@ def draw_digits(n, seed):
         m = (labels == digit).sum().item()
         field = torch.cdist(canvas, stroke).amin(1).view(1, 1, 64, 64)
         turn, slant, stretch = .13 * normal(m), .27 * normal(m) - .1, (.15 * normal(m)).exp()
-        rotation = torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).view(m, 2, 2)
-        A = rotation @ torch.stack((stretch, slant, torch.zeros(m), torch.ones(m)), -1).view(m, 2, 2)
+        c, s = turn.cos(), turn.sin()                                        # A: a rotation after a shear
+        A = torch.stack((c * stretch, c * slant - s, s * stretch, s * slant + c), -1).view(m, 2, 2)
         width = .5 + 1.3 * torch.rand(m, generator=g)                        # half the pen's, in pixels
         p = stroke @ A.mT                                                    # (m, P, 2)
         scale = (20 - 2 * width) / (p.amax(1) - p.amin(1)).amax(1)           # pixels per unit
@@ -104,7 +102,7 @@ def draw_digits(n, seed):
         inverse = A.inverse() / scale[:, None, None]                         # from pixels back to the stroke's plane
         theta = torch.cat((14 * inverse, -inverse @ centre[:, :, None]), -1)
         grid = F.affine_grid(theta, (m, 1, 28, 28), align_corners=False)     # (m, 28, 28, 2)
-        bend = torch.sin(2.5 * grid.flip(-1) + 2 * math.pi * torch.rand(m, 1, 1, 2, generator=g))
+        bend = torch.sin(2.5 * grid.flip(-1) + 2 * torch.pi * torch.rand(m, 1, 1, 2, generator=g))
         grid = (grid + .07 * normal(m, 1, 1, 2) * bend) / 1.5
         far = F.grid_sample(field.expand(m, 1, 64, 64), grid, padding_mode="border", align_corners=True)[:, 0]
         ink = (width[:, None, None] - far * scale[:, None, None]) / 1.5 + .5  # an edge is 1.5 pixels soft
@@ -170,10 +168,7 @@ def progress(batches, label):
 
 
 def plot_images(path, rows, title, notes=None, width=8.5):
-    """Images in rows = {label: (N, 784) or (N, C, H, W) in [0, 1]} or a list of these; `notes` under the columns.
-
-    Grey values are shown as they are, never stretched to the range of a row.
-    """
+    """Images in rows = {label: (N, 784) or (N, C, H, W) in [0, 1]} or a list of these; `notes` under the columns. Not stretched."""
     images = torch.cat([r.float().cpu() for r in (rows.values() if isinstance(rows, dict) else rows)])
     images = images.view(-1, 1, 28, 28) if images.dim() == 2 else images
     (_, _, h, w), n, pad = images.shape, len(images) // len(rows), 2

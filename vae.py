@@ -8,7 +8,13 @@ trained to maximise a lower bound of the data's log-likelihood, the ELBO; its ne
 
     python vae.py --epochs 30
 
-DOCSTRING_RESULT
+    Epoch 30/30 - Total Loss:  92.915 - Recon:  69.557 - KL: 23.358 - Test:  94.378 - 7.3 s - 8,232 images/s
+    Test loss, nats per grey-level image: reconstruction 71.15 (perfect 45.53, mean image 205.97) + 1 x KL 23.23 = 94.38; active units 18
+    torch 2.15.0+cu132, cpu, 213 s of training; figures and vae_metrics.json are in figures
+
+The defaults: 32 dimensions, since 18 get used and the others cost nothing; two layers, since a third lets more dimensions die
+early on, as wide as keeps an epoch under ten seconds on two CPU cores; batches of 256, since 160 take longer and end no lower;
+AdamW with the rate going to zero and a weight decay of 0.05, since without it training ends lower and testing higher.
 """
 
 import argparse
@@ -194,7 +200,6 @@ def draw_figures(model, ae, name, x, y, mu, kl, history, args, out):
     unit = "nats per image" if args.likelihood == "bernoulli" else "nats per image, up to a constant"
     plot_curves(out / "vae_curves.png", {f"{label} ({unit})": {split: history[f"{split}_{term}"] for split in ("train", "test")}
                 for term, label in (("loss", "total loss"), ("recon", "reconstruction"), ("kl", "KL"))}, title + "the loss and its two terms")
-
     x_hat = model.decode(mu[:10])
     plot_images(out / "vae_reconstructions.png", {"test image": x[:10], "decoded mu": x_hat}, title + "test images, squared error below",
                 [f"{e:.1f}" for e in (x[:10] - x_hat).square().sum(1)])
@@ -203,7 +208,6 @@ def draw_figures(model, ae, name, x, y, mu, kl, history, args, out):
     t = torch.linspace(0, 1, 10, device=device)[:, None]
     paths = {f"{y[i]} to {y[i + 1]}": model.decode(torch.lerp(mu[i], mu[i + 1], t)) for i in range(0, 10, 2)}
     plot_images(out / "vae_interpolation.png", paths, title + "decoded codes on the line between those of two test images")
-
     fig = Figure(figsize=(7, 6), layout="constrained")
     scatter_digits(fig.add_subplot(), mu, y, title + f"mu of {len(x):,} test images")
     save(fig, out / "vae_latent.png")
@@ -220,14 +224,12 @@ def draw_figures(model, ae, name, x, y, mu, kl, history, args, out):
             walk[:, d] = steps
         plot_images(out / "vae_traversal.png", {f"$z_{{{d}}}$, KL {kl[d]:.1f}": row for d, row in zip(top.tolist(), model.decode(walks))},
                     title + "one code, one dimension changed at a time", [f"{s:.1f}" for s in steps])
-
     fig = Figure(figsize=(8.5, 3), layout="constrained")
     ax = fig.add_subplot(title=title + "what each dimension tells about a test image", xlabel="latent dimension, sorted", ylabel="KL (nats per image)")
     ax.bar(range(1, k + 1), kl.sort(descending=True).values.cpu().numpy())
     save(fig, out / "vae_kl.png")
     if ae is None:
         return
-
     title = f"{name}, k = {k}: "
     fig = Figure(figsize=(11, 5.4), layout="constrained")
     for ax, z, of in zip(fig.subplots(1, 2, sharex=True, sharey=True), (ae["codes"], mu), ("AE: codes", "VAE: mu")):
