@@ -226,6 +226,7 @@ def draw_figures(model, ae, name, x, y, mu, kl, history, args, out):
                     title + "one code, one dimension changed at a time", [f"{s:.1f}" for s in steps])
     fig = Figure(figsize=(8.5, 3), layout="constrained")
     ax = fig.add_subplot(title=title + "what each dimension tells about a test image", xlabel="latent dimension, sorted", ylabel="KL (nats per image)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.bar(range(1, k + 1), kl.sort(descending=True).values.cpu().numpy())
     save(fig, out / "vae_kl.png")
     if ae is None:
