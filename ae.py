@@ -225,6 +225,7 @@ def main(argv=None):
              "pixel_knn_accuracy": knn_accuracy(x, y, test_x, test_y)}
     if args.noise:
         final |= {"noisy_sse": sse(test_x, corrupt(test_x, args.noise)).mean().item(), "denoised_sse": history["test_sse"][-1]}
+        print(f"Denoising test images: squared error {final['noisy_sse']:.2f} before, {final['denoised_sse']:.2f} after")
     handoff = draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args, out)
     if not args.noise:
         save({"config": config, "final": final, **handoff}, checkpoints / f"ae_handoff_{args.latent_dim}.pt")
