@@ -79,6 +79,8 @@ def test_end_to_end(capsys):
 
 
 def test_variants():
+    Path("checkpoints/synthetic").mkdir(parents=True)
+    Path("checkpoints/synthetic/ae_handoff_2.pt").write_bytes(b"damaged")
     for flags in (["--likelihood", "gaussian", "--latent-dim", "2"], ["--binarize", "--latent-dim", "1", "--nll-samples", "3"]):
         metrics = vae.main(TINY + flags + ["--epochs", "1", "--limit", "300", "--out", "variant"])
         assert metrics["final"]["test_recon"] > metrics["final"]["floor"]

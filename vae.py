@@ -335,7 +335,10 @@ def main(argv=None):
             final[key] = cost(image, test_x, reduction="sum").item() / len(test_x)
 
     handoff = checkpoints / f"ae_handoff_{args.latent_dim}.pt"
-    ae = torch.load(handoff, map_location=device, weights_only=True) if handoff.exists() else None
+    try:
+        ae = torch.load(handoff, map_location=device, weights_only=True)
+    except Exception:  # missing or damaged: the comparison is left out either way
+        ae = None
     if ae and (ae["config"]["dataset"], ae["config"]["limit"]) == (name, args.limit):
         final |= {"ae_test_mse": ae["final"]["test_mse"], "ae_knn_accuracy": ae["final"]["knn_accuracy"],
                   "ae_prior_distance": distance_from_prior(ae["codes"]), "ae_midpoint_precision": precision_coverage(ae["midpoints"], grey_x)[0]}
