@@ -9,7 +9,6 @@ little is lost on the way. Nothing is asked of the codes themselves: that is why
 The error is summed over the 784 pixels, pixels in [0, 1], and averaged over images ("SSE"); MSE is SSE / 784.
 
     python ae.py
-
     Epoch 30/30 - Loss:   2.145 - Test:   2.826 - 6.1 s - 9,834 images/s
     Test SSE 2.83; per pixel: autoencoder 0.00360, PCA 0.01683, mean image 0.06747
     5-nearest-neighbour accuracy: codes 98.08%, PCA 97.56%, pixels 96.88%
@@ -83,7 +82,6 @@ def train(model, x, test_x, args, checkpoint, config):
             part.load_state_dict(state[name])
         history, done, seconds = state["history"], state["epoch"], state["seconds"]
         torch.set_rng_state(state["rng"])
-
     for epoch in range(done + 1, args.epochs + 1):
         start, total = time.time(), torch.zeros((), device=x.device)
         for idx in progress(torch.randperm(len(x)).split(args.batch_size), f"Epoch {epoch}/{args.epochs}"):
@@ -145,7 +143,6 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     fig = Figure(figsize=(7, 6), layout="constrained")
     scatter_digits(fig.add_subplot(), z, test_y, title + f"codes of {len(z):,} test images")
     save(fig, out / "ae_latent.png")
-
     # Two ways to make up a code: from N(0, I), as a VAE may, and from a Gaussian fitted to the codes of the training images.
     root = torch.linalg.cholesky(codes.T.cov().view(z.shape[1], -1).cpu() + 1e-6 * torch.eye(z.shape[1])).to(x.device)
     prior, fitted = model.decode(draw(*z.shape)), model.decode(codes.mean(0) + draw(*z.shape) @ root.T)
@@ -211,7 +208,6 @@ def main(argv=None):
         history, seconds = train(model, x, test_x, args, checkpoints / "ae.pt", config)
     except KeyboardInterrupt:
         fail(f"interrupted; the same command with --resume goes on after the last finished epoch ({checkpoints / 'ae.pt'})")
-
     with torch.no_grad():
         codes, test_codes = (torch.cat([model.encode(b) for b in images.split(1000)]) for images in (x, test_x))
     mean, directions = pca(x, args.latent_dim)
