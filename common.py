@@ -207,8 +207,8 @@ def scatter_digits(ax, z, labels, title):
     axes = ["$z_1$", "$z_2$"]
     if z.shape[1] > 2:
         centred = z - z.mean(0)
-        z = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)
-        share = z.square().sum(0) / centred.square().sum()
+        z = z @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)  # not centred: z = 0 stays at the origin
+        share = z.var(0) / centred.var(0).sum()
         axes = [f"principal component {i} of z ({s:.0%} of its variance)" for i, s in enumerate(share, 1)]
     for digit in range(10):
         ax.scatter(*z[labels == digit].T.numpy(), s=3, alpha=0.5, lw=0, color=f"C{digit}", label=str(digit))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from torch.distributions import Normal, kl_divergence
 
@@ -262,6 +263,13 @@ def test_sample_metrics():
     torch.manual_seed(0)
     z = torch.randn(5000, 3)
     assert vae.distance_from_prior(z) < 0.05 < 0.9 < vae.distance_from_prior(3 * z)
+
+
+def test_latent_map_keeps_the_origin():
+    z = torch.randn(500, 5) * torch.tensor([4., 1, 1, 1, 1]) + torch.tensor([50., 0, 0, 0, 0])
+    ax = Figure().add_subplot()
+    common.scatter_digits(ax, z, torch.arange(500) % 10, "")
+    assert abs(ax.collections[0].get_offsets()[:, 0].mean()) > 40          # the circles of N(0, I) are drawn around 0
 
 
 # -------------------------------------------------------------------------------------------------------------- README
