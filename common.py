@@ -123,13 +123,15 @@ def output_dir(out, name):
 
 
 def save(content, path):
-    """Write a figure (.png; a notebook also shows it), metrics (.json) or checkpoint (.pt), whole or not at all."""
+    """Write a figure (.png; a notebook also shows it), PIL frames (.gif), metrics (.json) or checkpoint (.pt), whole or not at all."""
     tmp = path.with_name(path.name + ".tmp")
     try:
         if path.suffix == ".pt" and content.get("epoch") == 1 and path.exists():
             os.replace(path, path.with_suffix(".previous.pt"))  # a new run: the last one's checkpoint may have cost hours
         if path.suffix == ".png":
             content.savefig(tmp, format="png", dpi=100, bbox_inches="tight")
+        elif path.suffix == ".gif":
+            content[0].save(tmp, format="GIF", save_all=True, append_images=content[1:], duration=400, loop=0)
         elif path.suffix == ".json":
             tmp.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         else:
@@ -142,15 +144,16 @@ def save(content, path):
         display(Image(filename=str(path)))
 
 
-def load_checkpoint(path, config):
-    """The dict saved at `path`. SystemExit if missing, damaged, or saved with another `config` (says what differs)."""
+def load_checkpoint(path, config=None):
+    """The dict saved at `path`. SystemExit if missing, damaged, or saved with another `config`, if one is given (says what differs)."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # weights_only: runs no code from the file
         saved = state["config"]
     except FileNotFoundError:
-        fail(f"--resume: there is no checkpoint {path}")
+        fail(f"there is no checkpoint {path}")
     except Exception:
-        fail(f"--resume: {path} is damaged or not a checkpoint of this script")
+        fail(f"{path} is damaged or not a checkpoint of this script")
+    config = saved if config is None else config
     differ = [f"{k} {saved.get(k)}, not {config.get(k)}" for k in config.keys() | saved.keys() if saved.get(k) != config.get(k)]
     return state if not differ else fail(f"--resume: {path} was made with {'; '.join(sorted(differ))}")
 

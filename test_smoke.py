@@ -1,33 +1,45 @@
 """pytest test_smoke.py: every script end to end on drawn digits, and what is easily got wrong. Needs no network."""
 
 import functools
+import http.server
+import io
 import json
 import math
 import re
+import socket
 import struct
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 import ae
 import common
+import dcgan
 import vae
 
 HERE = Path(__file__).parent
 TINY = ["--synthetic", "--epochs", "2", "--batch-size", "64", "--hidden", "64", "--latent-dim", "3"]
+TINY_GAN = ["--synthetic", "--epochs", "2", "--batch-size", "32", "--width", "4"]
+FLAGS = {ae: TINY, vae: TINY, dcgan: TINY_GAN}
 draw_digits = functools.lru_cache(common.draw_digits)
+draw_paintings = functools.lru_cache(dcgan.draw_paintings)
 
 
 @pytest.fixture(autouse=True)
 def small_and_apart(monkeypatch, tmp_path):
-    """Every test in a folder of its own, with 1,500 drawn training digits and 250 test digits, and no way to download."""
+    """Every test in a folder of its own, with 1,500 + 250 drawn digits or 138 drawn paintings, and no way to download."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "draw_digits", lambda n, seed: draw_digits(n // 40, seed))
+    monkeypatch.setattr(dcgan, "draw_paintings", lambda n, seed: draw_paintings(n // 20, seed))
+    monkeypatch.setattr(dcgan, "URL", "http://127.0.0.1:9/nothing-listens-here")
     monkeypatch.setattr(common, "MNIST", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no route to host")))
 
 
@@ -43,8 +55,9 @@ def no_figures(monkeypatch):
 
 
 def same_weights(a, b):
-    a, b = (torch.load(path, weights_only=True)["model"] for path in (a, b))
-    return all(torch.equal(a[key], b[key]) for key in a)
+    a, b = (torch.load(path, weights_only=True) for path in (a, b))
+    nets = [net for net in ("model", "G", "D", "averaged") if net in a]
+    return nets and all(torch.equal(a[net][key], b[net][key]) for net in nets for key in a[net])
 
 
 # ------------------------------------------------------------------------------------------------------ end to end
@@ -94,10 +107,10 @@ def test_same_seed_same_metrics(no_figures):
     assert a["final"] == b["final"] and a["history"] == b["history"] != c["history"]
 
 
-@pytest.mark.parametrize("script", [ae, vae])
+@pytest.mark.parametrize("script", [ae, vae, dcgan])
 def test_resume_equals_unbroken(script, monkeypatch, capsys, no_figures):
     checkpoint = Path(f"checkpoints/synthetic/{script.__name__}.pt")
-    unbroken = script.main(TINY)
+    unbroken = script.main(FLAGS[script])
     checkpoint.rename("unbroken.pt")
 
     def killed_after_first_epoch(content, path, save=common.save):
@@ -106,20 +119,20 @@ def test_resume_equals_unbroken(script, monkeypatch, capsys, no_figures):
             raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(script, "save", killed_after_first_epoch)
-        script.main(TINY)
+        script.main(FLAGS[script])
     assert stop.value.code == 1 and "--resume" in capsys.readouterr().err
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
 
     with pytest.raises(SystemExit):
-        script.main(TINY + ["--resume", "--lr", "0.5"])
-    assert "lr 0.003, not 0.5" in capsys.readouterr().err
-    resumed = script.main(TINY + ["--resume"])
+        script.main(FLAGS[script] + ["--resume", "--lr", "0.5"])
+    assert re.search(r"lr 0\.\d+, not 0\.5", capsys.readouterr().err)
+    resumed = script.main(FLAGS[script] + ["--resume"])
     assert resumed["final"] == unbroken["final"] and resumed["history"] == unbroken["history"]
     assert same_weights(checkpoint, "unbroken.pt")
 
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(SystemExit):
-        script.main(TINY + ["--resume"])
+        script.main(FLAGS[script] + ["--resume"])
     assert "damaged" in capsys.readouterr().err
 
 
@@ -270,6 +283,172 @@ def test_latent_map_keeps_the_origin():
     ax = Figure().add_subplot()
     common.scatter_digits(ax, z, torch.arange(500) % 10, "")
     assert abs(ax.collections[0].get_offsets()[:, 0].mean()) > 40          # the circles of N(0, I) are drawn around 0
+
+
+# --------------------------------------------------------------------------------------------------------------- DCGAN
+GAN_FIGURES = {f"dcgan_{f}.png" for f in ("data", "curves", "swd", "progression", "samples", "real_vs_generated", "nearest", "walk")}
+
+
+def test_gan_end_to_end(capsys):
+    metrics = dcgan.main(TINY_GAN)
+    folder = Path("figures/synthetic")
+    assert json.loads((folder / "dcgan_metrics.json").read_text()) == metrics
+    assert {p.name for p in folder.glob("dcgan_*.png")} == GAN_FIGURES and all(is_drawn(folder / f) for f in GAN_FIGURES - {"dcgan_samples.png"})
+    with Image.open(folder / "dcgan_progression.gif") as gif:
+        assert gif.n_frames == 2
+    assert re.search(r"^\[  2/2\] Loss_D: \d\.\d+  Loss_G: .* images/s$", capsys.readouterr().out, re.M)
+    final = metrics["final"]
+    assert 0 < final["swd_real"] < final["swd"] and 0 <= final["diversity_ratio"] < 2 and 0 <= final["healthy_fraction"] <= 1
+    assert final["nearest_ratio"] > 0 and all(len(curve) == 2 for curve in metrics["history"].values())
+
+    assert dcgan.main(["--synthetic", "--sample", "7"]).shape == (7, 3, 64, 64)     # width and dimensions are the checkpoint's
+    assert (folder / "dcgan_sample.png").exists()
+    Path("checkpoints/synthetic/dcgan.pt").unlink()
+    with pytest.raises(SystemExit):
+        dcgan.main(["--synthetic", "--sample", "7"])
+    assert "there is no checkpoint" in capsys.readouterr().err
+
+
+def test_gan_variants(no_figures):
+    flags = ["--epochs", "1", "--no-augment", "--average", "0", "--instance-noise", "0.1", "--g-steps", "2", "--spectral-norm", "--batch-size", "1", "--limit", "4"]
+    assert dcgan.main(TINY_GAN + flags)["final"]["swd"] > 0
+
+
+def test_gan_networks():
+    G, D = dcgan.make_generator(), dcgan.make_discriminator()
+    assert [sum(p.numel() for p in net.parameters()) for net in (G, D)] == [3_576_704, 2_765_568]
+    image = G(torch.randn(2, 100, 1, 1))
+    assert image.shape == (2, 3, 64, 64) and image.abs().max() <= 1 and D(image).shape == (2,)
+    for net in G, D:
+        assert all(abs(layer.weight.std() - 0.02) < 0.004 for layer in net if hasattr(layer, "kernel_size"))
+
+
+def test_each_step_moves_its_own_network(monkeypatch, no_figures):
+    nets, steps = {}, []
+    for name in "generator", "discriminator":
+        def make(*args, name=name, make=getattr(dcgan, f"make_{name}")):
+            nets[name] = make(*args)
+            return nets[name]
+        monkeypatch.setattr(dcgan, f"make_{name}", make)
+
+    class Watched(torch.optim.Adam):
+        def step(self):
+            super().step()
+            own = self.param_groups[0]["params"][0] is nets["generator"][0].weight
+            steps.append((own, {f"{n} {k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}))
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    dcgan.main(TINY_GAN + ["--epochs", "1", "--limit", "96"])
+    assert [is_G for is_G, _ in steps] == [False, True] * 3
+    for (_, before), (is_G, after) in zip(steps, steps[1:]):
+        moved = {key for key in after if not torch.equal(before[key], after[key])}
+        weights = {key for key in after if re.search(r"(weight|bias)$", key)}
+        assert moved & weights == {key for key in weights if key.startswith("generator" if is_G else "discriminator")}
+        # D keeps no statistics at all; G's move only where it paints: for D's step, whose images G's step uses again
+        assert moved - weights == (set() if is_G else {key for key in after if "running" in key or "num_batches" in key})
+
+
+def test_augment():
+    torch.manual_seed(0)
+    x = (2 * torch.rand(64, 3, 64, 64) - 1).requires_grad_()
+    y = dcgan.augment(x)
+    assert y.shape == x.shape and y.abs().max() <= 1 and not torch.equal(x, y)
+    y.sum().backward()
+    assert (x.grad[(x.grad != 0)] == 1).all() and 0.5 < x.grad.mean() < 0.95     # each pixel passes once, or is cut out
+    ramp = torch.linspace(-1, 1, 64).expand(64, 3, 64, 64)
+    rises = (dcgan.augment(ramp).diff(dim=3) > 0).float().mean((1, 2, 3))
+    assert 16 < (rises > 0.5).sum() < 48                                         # half of them are mirrored
+
+
+def test_sliced_wasserstein():
+    x = draw_paintings(138, 1).float() / 255
+    a, b = x[:69], x[69:]
+    mean = lambda fake: sum(dcgan.sliced_wasserstein(fake, a)) / 3
+    blurred = [torch.nn.functional.avg_pool2d(a, k, 1, k // 2, count_include_pad=False) for k in (1, 3, 7)]
+    noised = [a + s * torch.randn(a.shape, generator=torch.Generator().manual_seed(0)) for s in (0.05, 0.2)]
+    assert mean(a) == 0 < mean(b) == mean(b)
+    assert mean(blurred[0]) < mean(blurred[1]) < mean(blurred[2]) and mean(a) < mean(noised[0]) < mean(noised[1])
+    assert mean(b) < mean(0.5 * b + 0.25)                                        # a loss of contrast counts
+
+
+def test_nearest_and_diversity():
+    x = draw_paintings(138, 1)
+    copies = torch.roll(x[:20].flip(3), 2, 2).float() / 255                       # mirrored and moved copies are found out
+    distance, index = dcgan.nearest(copies, x)
+    assert index.tolist() == list(range(20)) and distance.max() < 0.5 * dcgan.nearest(x[100:].float() / 255, x[:100])[0].mean()
+    one = x[:1].float().expand(69, -1, -1, -1) / 255
+    assert dcgan.compare(one, x)["diversity_ratio"] < 0.01 and 0.8 < dcgan.compare(x[69:].float() / 255, x)["diversity_ratio"] < 1.2
+
+
+# ----------------------------------------------------------------------------------------------------- folders of images
+def test_odd_images(capsys):
+    folder = Path("mine/deep er")
+    folder.mkdir(parents=True)
+    x = draw_paintings(138, 1)[0].permute(1, 2, 0).numpy()
+    image = Image.fromarray(x)
+    image.save(folder / "a.png")
+    image.resize((200, 90)).convert("CMYK").save(folder / "b.jpg", quality=95)
+    image.convert("P").save(folder / "c.bmp")
+    image.save(folder / "d.jpg", format="WEBP")                                   # a wrong suffix
+    image.convert("LA").save(folder / "e.png")
+    Image.new("RGBA", (5, 300), (255, 0, 0, 0)).save(folder / "f.PNG")            # wholly transparent: white
+    Image.new("I;16", (64, 64), 32768).save(folder / "g.png")
+    Image.new("1", (1, 1), 1).save(folder / "h.gif")
+    (folder / "broken.jpg").write_bytes((folder / "b.jpg").read_bytes()[:400])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("not an image, and not called one")
+    (folder / ".hidden.jpg").write_bytes(b"Finder's")
+    name, images = dcgan.load_paintings("mine")
+    out = capsys.readouterr().out
+    assert name == "mine" and images.shape == (8, 3, 64, 64) and images.dtype == torch.uint8
+    assert "2 unreadable images left out: broken.jpg, empty.png" in out
+    assert torch.equal(images[0].permute(1, 2, 0), torch.from_numpy(x))
+    assert (images[5] == 255).all() and (images[6].float() - 128).abs().max() <= 1 and (images[7] == 255).all()
+    for bad in "nowhere", "mine/empty", "mine/notes.txt":
+        Path("mine/empty").mkdir(exist_ok=True)
+        with pytest.raises(SystemExit) as stop:
+            dcgan.load_paintings(bad)
+        assert stop.value.code == 1 and "--data" in capsys.readouterr().err
+
+
+def test_download(monkeypatch, capsys, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as z:
+        for i, image in enumerate(draw_paintings(138, 1)[:6]):
+            png = io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(png, "PNG")
+            z.writestr(f"Abstract_gallery{'_2' * (i % 2)}/Abstract_gallery/{i}.png", png.getvalue())
+
+    class Kaggle(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/start":                                             # Kaggle's endpoint redirects to a store
+                self.send_response(302)
+                self.send_header("Location", "/store?signed")
+                return self.end_headers()
+            self.send_response(404 if self.path == "/404" else 200)
+            self.send_header("Content-Length", len(buffer.getvalue()))
+            self.end_headers()
+            if self.path == "/stall":
+                return done.wait(20)
+            self.wfile.write(buffer.getvalue()[:300 if self.path == "/broken" else None])
+
+        def log_message(self, *args):
+            pass
+    done, server = threading.Event(), http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(socket, "setdefaulttimeout", lambda s, set=socket.setdefaulttimeout: set(s and 0.3))    # 5 s would be 5 s
+    for path, words in ("/404", "404"), ("/broken", ""), ("/stall", "timed out"):
+        monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}{path}")
+        name, x = dcgan.load_paintings("data/abstract_art")
+        out = capsys.readouterr().out
+        assert name == "drawn paintings" and "its download failed" in out and words in out
+        assert not list(Path("data").glob("abstract_art*")), "half a download was left behind"
+    monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}/start")
+    name, x = dcgan.load_paintings("data/abstract_art")
+    assert name == "abstract_art" and x.shape == (6, 3, 64, 64)
+    server.server_close()
+    done.set()
+    monkeypatch.setattr(dcgan, "URL", "http://127.0.0.1:9/")
+    assert dcgan.load_paintings("data/abstract_art")[0] == "abstract_art"         # is not downloaded twice
 
 
 # -------------------------------------------------------------------------------------------------------------- README

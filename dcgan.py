@@ -1,0 +1,473 @@
+"""DCGAN: a generator G learns to paint because a discriminator D learns to tell its paintings from real ones.
+
+Neither is told what a painting is. D(x) is the probability that D gives x of being real; the two play
+
+    min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],   z ~ N(0, I)               [Goodfellow et al. 2014, arXiv 1406.2661]
+
+with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. G minimises -log D(G(z)) instead of log(1 - D(G(z))): the same
+direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn nothing.
+
+    python dcgan.py --epochs 100
+
+XXX
+"""
+
+import argparse
+import math
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageOps
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torchvision.datasets.utils import download_and_extract_archive
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+from common import fail, load_checkpoint, output_dir, plot_curves, plot_images, progress, save
+
+URL = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
+SIZE = 64
+HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}  # of epoch means; a rule of thumb
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+def load_paintings(folder, synthetic=False):
+    """All images under `folder`; the Kaggle set if that is missing and called abstract_art; drawn ones if the download fails.
+
+    Returns name, x (N, 3, 64, 64) uint8, in an order of its own that is always the same. SystemExit if there are no images.
+    """
+    folder = Path(folder)
+    if synthetic:
+        print("Data: drawn paintings, as --synthetic asks; no real ones.")
+    elif not folder.exists() and folder.name == "abstract_art":
+        part = folder.with_name("abstract_art.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)   # of a download that was killed
+            socket.setdefaulttimeout(5)               # seconds of silence; torchvision tries twice
+            download_and_extract_archive(URL, part, filename="abstract_art.zip", remove_finished=True)
+            part.replace(folder)
+        except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
+            shutil.rmtree(part, ignore_errors=True)
+            reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
+            print(f"Data: drawn paintings, because there is no {folder} and its download failed: {reason}.\n"
+                  f"      For real ones run again with a network, or put any images into that folder.")
+            synthetic = True
+        finally:
+            socket.setdefaulttimeout(None)
+    if synthetic:
+        return "drawn paintings", draw_paintings(2776, seed=1)
+    if not folder.is_dir():
+        fail(f"--data {folder}: there is no such folder")
+    images, bad = [], []
+    for path in progress(sorted(p for p in folder.rglob("[!.]*") if p.is_file()), "Decoding"):
+        try:
+            images.append(decode(path))
+        except Exception:  # Pillow answers a damaged file with any of a dozen exceptions
+            bad += [path.name] * (path.suffix.lower() in Image.registered_extensions())   # others never claimed to be images
+    if bad:
+        print(f"Data: {len(bad)} unreadable images left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}")
+    if not images:
+        fail(f"--data {folder}: there is no readable image in it")
+    return folder.resolve().name, torch.stack(images)
+
+
+def decode(path):
+    """An image file of any size and mode, its shorter side resized to 64 and centre-cropped, as (3, 64, 64) uint8."""
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * SIZE, 2 * SIZE))                      # a large JPEG is decoded at a half, a quarter or an eighth
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):                                # 16-bit grey, which convert() would clip to white
+            image = image.point(lambda v: v / 256).convert("L")
+        image = ImageOps.fit(image.convert("RGBA"), (SIZE, SIZE))     # RGBA: what is transparent becomes white
+        return pil_to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+def draw_paintings(n, seed):
+    """A stand-in: n abstract compositions (n, 3, 64, 64) uint8 of five families, the same for the same seed.
+
+    Twelve see-through shapes on a ground, in hues around one of the painting's own. Every shape is one formula,
+    |u/a|^p + |v/b|^p < 1 on turned and bent axes u, v: an ellipse for p = 2, nearly a rectangle for p = 16.
+    """
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *shape: torch.rand(*shape, generator=g)
+    #                            p  b/a  bend edge upright
+    families = torch.tensor([[16., .50, .02,  12, 1],        # colour fields
+                             [16., .08, .00,  40, 1],        # grids
+                             [2.0, 1.0, .00,  30, 0],        # discs
+                             [4.0, .15, .12,  12, 0],        # brush strokes
+                             [2.0, .70, .30,   4, 0]])       # clouds
+    p, thin, bend, edge, upright = families[torch.randperm(n, generator=g) % 5].T[:, :, None, None]     # (n, 1, 1) each
+    hue, spread = rand(n, 1), 0.1 + 0.5 * rand(n, 1).square()
+
+    def colour():  # (n, 3, 1, 1) in [0, 1]
+        h = hue + spread * torch.randn(n, 1, generator=g)
+        rgb = 0.5 + 0.5 * torch.cos(2 * math.pi * (h + torch.tensor([0, 1 / 3, 2 / 3])))
+        return ((0.2 + 0.8 * rand(n, 1)) * (1 - rand(n, 1) * (1 - rgb)))[:, :, None, None]    # brightness, saturation
+
+    y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
+    image = colour().expand(n, 3, SIZE, SIZE)
+    for _ in range(12):
+        cx, cy, size, turn, phase, width = (rand(n, 1, 1) for _ in range(6))
+        turn = math.pi * torch.where(upright > 0, (2 * turn).floor() / 2, turn)
+        dx, dy = x - 2 * cx + 1, y - 2 * cy + 1
+        u, v = dx * turn.cos() + dy * turn.sin(), dy * turn.cos() - dx * turn.sin()
+        a = 0.15 + 0.75 * size.square() + 0.8 * upright
+        b = a * thin * torch.where(thin < 1, 0.4 + width, 1)
+        inside = 1 - ((u / a).abs() ** p + ((v + bend * torch.sin(4 * u + 2 * math.pi * phase)) / b).abs() ** p) ** (1 / p)
+        image = torch.lerp(image, colour(), (inside * b * edge).sigmoid()[:, None] * (0.5 + 0.5 * rand(n, 1, 1, 1)))
+    for cells, strength in (4, 0.06), (SIZE, 0.02):          # uneven paint, and the grain of the canvas
+        image = image + strength * F.interpolate(torch.randn(n, 1, cells, cells, generator=g), size=SIZE, mode="bicubic")
+    return (255 * image.clamp(0, 1)).byte()
+
+
+def to_unit(x):
+    """uint8 images -> float in [-1, 1], the range of G's tanh."""
+    return x.float() / 127.5 - 1
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+def make_generator(width=64, latent_dim=100):
+    """z (B, latent_dim, 1, 1) -> image (B, 3, 64, 64) in [-1, 1]. A transposed convolution with stride 2 doubles the side.
+
+    4x4 kernels: a multiple of the stride, else the kernels' overlap is uneven and prints a checkerboard [Odena et al. 2016].
+    """
+    layers, channels = [], (latent_dim, 8 * width, 4 * width, 2 * width, width)            # sides 1, 4, 8, 16, 32
+    for i, (n_in, n_out) in enumerate(zip(channels, channels[1:])):
+        stride, padding = (2, 1) if i else (1, 0)
+        layers += [nn.ConvTranspose2d(n_in, n_out, 4, stride, padding, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+    layers += [nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    return nn.Sequential(*layers).apply(initialise)
+
+
+def make_discriminator(width=64, spectral=False):
+    """Image (B, 3, 64, 64) in [-1, 1] -> logit (B,) of the probability that it is real. `spectral`: Lipschitz layers.
+
+    D always judges by its batch's own statistics, so its BatchNorm keeps no running ones.
+    """
+    layers, channels = [], (3, width, 2 * width, 4 * width, 8 * width)                     # sides 64, 32, 16, 8, 4
+    for i, (n_in, n_out) in enumerate(zip(channels, channels[1:])):
+        norm = [nn.BatchNorm2d(n_out, track_running_stats=False)] if i else []             # none on pixels
+        layers += [nn.Conv2d(n_in, n_out, 4, 2, 1, bias=False), *norm, nn.LeakyReLU(0.2, inplace=True)]
+    layers += [nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False), nn.Flatten(0)]
+    D = nn.Sequential(*layers).apply(initialise)
+    for layer in D if spectral else []:
+        if isinstance(layer, nn.Conv2d):
+            spectral_norm(layer)       # divides the weight by its largest singular value   [Miyato et al. 2018, arXiv 1802.05957]
+    return D
+
+
+def initialise(layer):
+    """Weights from N(0, 0.02^2), BatchNorm's scales from N(1, 0.02^2), its shifts 0   [Radford et al. 2016]"""
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(layer.weight, 0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1, 0.02)
+
+
+# ---------------------------------------------------------------------------------------------------------------- loss
+def augment(x):
+    """Each image mirrored or not, moved by up to 8 pixels, with a grey square of 32 pixels in it: (B, 3, 64, 64), in [-1, 1].
+
+    D sees real and generated images only like this, so it cannot learn the few real ones by heart; the steps are
+    differentiable, so G learns through them; they leave G's own images alone   [Zhao et al. 2020, arXiv 2006.10738]
+    """
+    B, mirror = len(x), 2.0 * torch.randint(2, (len(x),)) - 1
+    shift = torch.randint(-8, 9, (2, B)) * 2 / SIZE                                        # in units of half the image
+    theta = torch.stack((torch.stack((mirror, 0 * mirror, shift[0]), -1), torch.stack((0 * mirror, 0 * mirror + 1, shift[1]), -1)), 1)
+    grid = F.affine_grid(theta.to(x.device), x.shape, align_corners=False)                 # (B, 64, 64, 2)
+    x = F.grid_sample(x, grid, mode="nearest", align_corners=False)                        # what comes in from outside is grey
+    centre, pixel = torch.randint(0, SIZE + 1, (2, B, 1)), torch.arange(SIZE)
+    rows, columns = ((pixel - c).abs() <= SIZE // 4 for c in centre)                       # (B, 64) each
+    return x * ~(rows[:, None, :, None] & columns[:, None, None, :]).to(x.device)
+
+
+# --------------------------------------------------------------------------------------------------------------- train
+def train(G, D, averaged, x, args, checkpoint, config):
+    """Train on x (N, 3, 64, 64) uint8 in place; returns {name: [one value per epoch]}, {epoch: progress images}, seconds."""
+    device, z_test = x.device, fixed_noise(args, x)
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
+    parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
+    history, progression, done, seconds = {}, {}, 0, 0.0
+    if args.resume:
+        state = load_checkpoint(checkpoint, config)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
+        torch.set_rng_state(state["rng"])
+
+    batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
+    view = augment if args.augment else lambda images: images
+    for epoch in range(done + 1, args.epochs + 1):
+        start, totals = time.time(), torch.zeros(5, device=device)
+        for i, idx in enumerate(progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}")):
+            noise = args.instance_noise * (1 - (epoch - 1 + i / batches) / args.epochs)   # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
+            see = lambda images: D(view(images) + noise * torch.randn_like(images) if noise else view(images))
+            real = to_unit(x[idx.to(device)]).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                # (1) D: maximise log D(x) + log(1 - D(G(z))). With D = sigmoid(logit): -log D = softplus(-logit), -log(1 - D) = softplus(logit)
+                fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
+                logit_real, logit_fake = see(real), see(fake.detach())        # detach: this step is D's alone
+                loss_D = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
+            opt_D.zero_grad()
+            loss_D.backward()
+            opt_D.step()
+            # (2) G: minimise -log D(G(z)) on the same images, as D sees them after its step
+            D.requires_grad_(False)                                           # gradients pass through D, none is made for it
+            for step in range(args.g_steps):
+                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    if step:
+                        fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
+                    logit = see(fake)
+                    loss_G = F.softplus(-logit).mean()
+                opt_G.zero_grad()
+                loss_G.backward()
+                opt_G.step()
+            D.requires_grad_(True)
+            averaged.update_parameters(G)
+            totals += torch.stack((loss_D, loss_G, *(l.sigmoid().mean() for l in (logit_real, logit_fake, logit)))).detach()
+        row = dict(zip(("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2"), (totals / batches).tolist()))
+        if not math.isfinite(row["loss_D"] + row["loss_G"]):
+            fail(f"a loss is not finite in epoch {epoch}; try a smaller --lr than {args.lr}. {checkpoint} holds the epoch before")
+        took = time.time() - start
+        seconds += took
+        # A weight average needs BatchNorm statistics of its own; G's would be another network's.
+        update_bn(z_test.split(256), averaged)
+        fake = generate(averaged, z_test)
+        row |= compare(fake, x)
+        for name, value in row.items():
+            history.setdefault(name, []).append(value)
+        if epoch == 1 or 20 * epoch // args.epochs > 20 * (epoch - 1) // args.epochs:
+            progression[epoch] = (255 * fake[:18]).byte().cpu()
+        print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.4f}  Loss_G: {row['loss_G']:.4f}  D(x): {row['D_x']:.4f}  "
+              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  "
+              f"{took:.1f} s  {batches * args.batch_size / took:,.0f} images/s", flush=True)
+        if row["diversity_ratio"] < 0.5 <= history["diversity_ratio"][-2:][0]:
+            print("Warning: the samples became less than half as different from each other as real images: G may have collapsed.")
+        save({"config": config, "epoch": epoch, "history": history, "progression": progression, "seconds": seconds,
+              "rng": torch.get_rng_state(), **{name: part.state_dict() for name, part in parts.items()}}, checkpoint)
+    return history, progression, seconds
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+def fixed_noise(args, x):
+    """The same z (n, latent_dim, 1, 1) in every epoch and on every device; n: half as many as images x, but from 128 to 1,024."""
+    n = max(128, min(1024, len(x) // 2))
+    return torch.randn(n, args.latent_dim, 1, 1, generator=torch.Generator().manual_seed(args.seed)).to(x.device)
+
+
+@torch.no_grad()
+def generate(G, z):
+    """z (N, latent_dim, 1, 1) -> images (N, 3, 64, 64) in [0, 1], with the running BatchNorm statistics: one image does not depend on the others."""
+    G.eval()
+    images = torch.cat([G(b) for b in z.split(256)])
+    G.train()
+    return (images + 1) / 2
+
+
+def laplacian_patches(x, n=32):
+    """n random 7x7 patches of each level of the Laplacian pyramid of images (N, 3, 64, 64): 3 tensors (n N, 3, 49), of 64, 32, 16 pixels."""
+    g, patches = torch.Generator().manual_seed(0), []                   # the same places for every set of images
+    for side in (64, 32, 16):
+        low = F.interpolate(x, size=side // 2, mode="bilinear", antialias=True)
+        level = x if side == 16 else x - F.interpolate(low, size=side, mode="bilinear")    # what the next level does not know
+        i, j = torch.randint(0, side - 6, (2, len(x), n), generator=g).to(x.device)
+        windows = level.unfold(2, 7, 1).unfold(3, 7, 1)                 # (N, 3, side - 6, side - 6, 7, 7), a view
+        patches.append(windows[torch.arange(len(x), device=x.device)[:, None], :, i, j].flatten(0, 1).flatten(2))
+        x = low
+    return patches
+
+
+def sliced_wasserstein(fake, real, directions=128):
+    """Sliced Wasserstein distance of two sets of images (N, 3, 64, 64), at 64, 32 and 16 pixels: a list of three, times 1000.
+
+    Over random directions of patch space: the mean distance of the sorted projections   [Karras et al. 2018, arXiv 1710.10196]
+    In standard deviations of the real set's colour channels; the paper scales each set by its own, and sees no loss of contrast.
+    """
+    v = torch.randn(147, directions, generator=torch.Generator().manual_seed(0)).to(real.device)
+    v, distances = v / v.norm(dim=0), []
+    for a, b in zip(laplacian_patches(fake), laplacian_patches(real)):
+        mean, std = b.mean((0, 2), keepdim=True), b.std((0, 2), keepdim=True)
+        a, b = ((((p - mean) / std).flatten(1) @ v).sort(0).values for p in (a, b))
+        distances.append(1000 * (a - b).abs().mean().item())
+    return distances
+
+
+def compare(fake, x):
+    """How near are fake images (N, 3, 64, 64) in [0, 1] to real ones, x (M, 3, 64, 64) uint8, as a set?  SWD, and diversity_ratio:
+    the mean distance of two fakes over that of two reals, which goes to 0 when G paints one picture only."""
+    real = x[:min(len(fake), len(x) // 2)].float() / 255
+    fake = fake[:len(real)]
+    scales = sliced_wasserstein(fake, real)
+    return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)},
+            "diversity_ratio": (F.pdist(fake.flatten(1)).mean() / F.pdist(real.flatten(1)).mean()).item()}
+
+
+def nearest(images, x):
+    """Distance (N,) to, and index (N,) of, the nearest of x (M, 3, 64, 64) uint8 for images (N, 3, 64, 64) in [0, 1]; root mean
+    square per pixel, at 32x32, over the mirrored and the by up to 2 pixels moved versions of x: a copy should not hide so easily."""
+    small = lambda images: F.avg_pool2d(images, 2)
+    x, best = small(x.float() / 255), []
+    for flipped in (x, x.flip(3)):
+        padded = F.pad(flipped, (1, 1, 1, 1), mode="replicate")
+        best += [torch.cdist(small(images).flatten(1), padded[:, :, i:i + 32, j:j + 32].flatten(1)) for i in range(3) for j in range(3)]
+    distance, index = torch.stack(best).amin(0).min(1)
+    return distance / math.sqrt(3 * 32 * 32), index
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+@torch.no_grad()
+def draw_figures(averaged, name, x, progression, history, final, args, out):
+    """Write dcgan_*.png and the animated dcgan_progression.gif to `out`. x (N, 3, 64, 64) uint8: training images."""
+    title, device = f"DCGAN, {name}, epoch {args.epochs}: ", x.device
+    real, fake = x[:64].float() / 255, generate(averaged, fixed_noise(args, x))
+    plot_images(out / "dcgan_data.png", list(real.split(16)), f"{name}: real images")
+    plot_images(out / "dcgan_samples.png", list(fake[:64].split(8)), title + "samples", width=6)
+    gap = torch.ones(len(real), 3, SIZE, SIZE // 4, device=device)
+    side_by_side = [torch.cat((r, f)) for r, f in zip(real.split(8)[:4], fake[64:].split(8))]
+    plot_images(out / "dcgan_real_vs_generated.png", side_by_side, f"{name}: 8 real images, 8 generated ones, in each row", width=9)
+
+    fig = Figure(figsize=(12, 3.4), layout="constrained")
+    fig.suptitle(title + "means of each epoch; shaded: the ranges of a healthy game", fontsize=10)
+    panels = {"loss (nats)": ("loss_D", "loss_G"), "D(x), real images": ("D_x",), "D(G(z)), generated images": ("D_G_z1", "D_G_z2")}
+    labels = {"D_G_z1": "before D's step", "D_G_z2": "after D's step, before G's"}
+    for ax, (label, curves) in zip(fig.subplots(1, 3), panels.items()):
+        for curve in curves:
+            ax.plot(range(1, args.epochs + 1), history[curve], ".-" if args.epochs < 40 else "-", label=labels.get(curve, curve))
+        ax.axhspan(*HEALTHY[curves[0]], color="green", alpha=0.12)
+        ax.set(xlabel="epoch", ylabel=label, ylim=None if label.startswith("loss") else (0, 1))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    save(fig, out / "dcgan_curves.png")
+    plot_curves(out / "dcgan_swd.png", {
+        "sliced Wasserstein distance (x 1000)": {"mean of three": history["swd"], **{f"{side} pixels": history[f"swd_{side}"] for side in (64, 32, 16)},
+                                                 "untrained G": final["swd_untrained"], "real": final["swd_real"]},
+        "mean distance of samples / of real images": {"generated": history["diversity_ratio"], "real": 1.0}}, title + "distance to real images; diversity")
+
+    shown = [min(progression, key=lambda e: abs(e - target)) for target in (1, *(args.epochs * i / 5 for i in range(1, 6)))]
+    plot_images(out / "dcgan_progression.png", {f"epoch {e}": progression[e][:8] / 255 for e in shown}, f"DCGAN, {name}: the same noise as training goes on")
+    frames = []
+    for epoch, images in progression.items():
+        frames.append(to_pil_image(make_grid(images, nrow=6, padding=2, pad_value=255)))
+        ImageDraw.Draw(frames[-1]).text((6, 4), f"epoch {epoch}", "white", stroke_width=2, stroke_fill="black", font_size=14)
+    save(frames, out / "dcgan_progression.gif")
+
+    distance, index = nearest(fake, x)
+    closest = distance.argsort()[:10]
+    plot_images(out / "dcgan_nearest.png", {"generated": fake[closest], "nearest real": x[index[closest]].float() / 255}, title +
+                f"of {len(fake):,} samples the ten nearest to a training image, root mean square distance below", [f"{d:.3f}" for d in distance[closest]])
+    # From z_0 to z_1 on a circle: every point on the way is as likely under N(0, I) as its ends, while a straight line cuts through the middle.
+    z, t = fixed_noise(args, x)[:12].view(2, 6, 1, -1, 1, 1), torch.linspace(0, math.pi / 2, 10, device=device).view(10, 1, 1, 1)
+    walk = generate(averaged, (t.cos() * z[0] + t.sin() * z[1]).flatten(0, 1))
+    plot_images(out / "dcgan_walk.png", list(walk.split(10)), title + "walks through the space of z")
+
+
+def sample(args, device):
+    """Draw args.sample images with the averaged generator of the last run's checkpoint; returns them, (N, 3, 64, 64) in [0, 1]."""
+    path = output_dir("checkpoints", "drawn" if args.synthetic else "") / "dcgan.pt"
+    state = load_checkpoint(path)
+    config = state["config"]
+    averaged = AveragedModel(make_generator(config["width"], config["latent_dim"]))
+    averaged.load_state_dict(state["averaged"])
+    z = torch.randn(args.sample, config["latent_dim"], 1, 1, generator=torch.Generator().manual_seed(args.seed))
+    images = generate(averaged.to(device), z.to(device))
+    rows = math.isqrt(len(images))
+    blank = torch.ones(-len(images) % rows, *images.shape[1:], device=device)
+    plot_images(output_dir(args.out, config["dataset"]) / "dcgan_sample.png", list(torch.cat((images, blank)).chunk(rows)), 
+                f"DCGAN, {config['dataset']}, epoch {state['epoch']} of {config['epochs']}: {len(images)} samples, seed {args.seed}")
+    return images
+
+
+def report(final):
+    print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
+          f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
+          f"epochs in all healthy ranges {final['healthy_fraction']:.0%}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- main
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    data, model, training, output = (p.add_argument_group(title) for title in ("data", "model", "training", "output"))
+    data.add_argument("--data", metavar="DIR", default="data/abstract_art", help="folder of images; if missing and called abstract_art, downloaded from Kaggle")
+    data.add_argument("--synthetic", action="store_true", help="drawn paintings: no download, no network")
+    data.add_argument("--limit", type=int, metavar="N", help="train on the first N images")
+    model.add_argument("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
+    model.add_argument("--width", type=int, default=64, metavar="W", help="channels of the layers at the image; 32 for a quick try on a CPU")
+    model.add_argument("--spectral-norm", action="store_true", help="bound the slope of D's layers [Miyato et al. 2018]")
+    training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
+    training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
+    training.add_argument("--lr", type=float, default=2e-4, help="learning rate of both Adams")
+    training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees images mirrored, moved and with a part cut out")
+    training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
+    training.add_argument("--instance-noise", type=float, default=0.0, metavar="S", help="standard deviation of noise on all that D sees, fading to 0")
+    training.add_argument("--g-steps", type=int, default=1, metavar="N", help="steps of G for each of D")
+    training.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and all noise")
+    training.add_argument("--device", default="auto", help="auto (CUDA, then MPS, then CPU) or a torch device name")
+    training.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
+    output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
+    args = p.parse_args(argv)
+    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "average", "instance_noise", "g_steps", "sample"):
+        value = getattr(args, flag)
+        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("average", "instance_noise") and value == 0):
+            p.error(f"--{flag.replace('_', '-')} {value} is out of range")
+    return args
+
+
+def main(argv=None):
+    """Train, evaluate, draw; returns the metrics that are also written to OUT/dcgan_metrics.json."""
+    args = parse_args(argv)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)
+    if args.sample:
+        return sample(args, device)
+    name, x = load_paintings(args.data, args.synthetic)
+    # A tenth is held out, chosen by the number of images only: the same for every seed.
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    held_out, x = x[order[:len(x) // 10]].to(device), x[order[len(x) // 10:]][:args.limit].to(device)
+    if max(args.batch_size, 4) > len(x):
+        fail(f"{len(x)} training images are too few for --batch-size {args.batch_size}, or for any", 2)
+    out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)
+    G = make_generator(args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
+    D = make_discriminator(args.width, args.spectral_norm).to(device, memory_format=torch.channels_last)
+    averaged = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(args.average))
+    parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
+    config = {"script": "dcgan.py", "dataset": name,
+              **{k: v for k, v in vars(args).items() if k not in ("data", "synthetic", "device", "out", "resume", "sample")}}
+    print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images; G {parameters_G:,}, D {parameters_D:,} parameters on {device}")
+    n = min(1024, len(x) // 2)
+    floor = sliced_wasserstein(x[n:2 * n].float() / 255, x[:n].float() / 255)
+    untrained = compare(generate(averaged, fixed_noise(args, x)), x)
+    try:
+        history, progression, seconds = train(G, D, averaged, x, args, checkpoints / "dcgan.pt", config)
+    except KeyboardInterrupt:
+        fail(f"interrupted; the same command with --resume goes on after the last finished epoch ({checkpoints / 'dcgan.pt'})")
+
+    fake = generate(averaged, fixed_noise(args, x))
+    healthy = [all(low <= history[key][i] <= high for key, (low, high) in HEALTHY.items()) for i in range(args.epochs)]
+    final = {"parameters_G": parameters_G, "parameters_D": parameters_D, **{key: values[-1] for key, values in history.items()},
+             "swd_real": sum(floor) / 3, "swd_untrained": untrained["swd"],
+             "nearest_ratio": (nearest(fake, x)[0].mean() / nearest(held_out.float() / 255, x)[0].mean()).item(),
+             "healthy_fraction": sum(healthy) / len(healthy)}
+    draw_figures(averaged, name, x, progression, history, final, args, out)
+    metrics = {"script": "dcgan.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
+               "images_per_second": args.epochs * (len(x) // args.batch_size) * args.batch_size / seconds, "history": history, "final": final}
+    save(metrics, out / "dcgan_metrics.json")
+    report(final)
+    print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and dcgan_metrics.json are in {out}")
+    return metrics
+
+
+if __name__ == "__main__":
+    # A notebook cell has no __file__, and its sys.argv is the kernel's: use the defaults there.
+    main([] if "__file__" not in globals() else None)
