@@ -13,6 +13,7 @@ XXX
 """
 
 import argparse
+import itertools
 import math
 import shutil
 import socket
@@ -173,19 +174,16 @@ def initialise(layer):
 
 # ---------------------------------------------------------------------------------------------------------------- loss
 def augment(x):
-    """Each image mirrored or not, moved by up to 8 pixels, with a grey square of 32 pixels in it: (B, 3, 64, 64), in [-1, 1].
+    """Each image mirrored or not, and moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
 
-    D sees real and generated images only like this, so it cannot learn the few real ones by heart; the steps are
-    differentiable, so G learns through them; they leave G's own images alone   [Zhao et al. 2020, arXiv 2006.10738]
+    D sees real and generated images only like this, so it cannot learn a few thousand real ones by heart. It is differentiable,
+    so that G learns through it, and G's own images are left alone   [Zhao et al. 2020, arXiv 2006.10738]
     """
-    B, mirror = len(x), 2.0 * torch.randint(2, (len(x),)) - 1
-    shift = torch.randint(-8, 9, (2, B)) * 2 / SIZE                                        # in units of half the image
-    theta = torch.stack((torch.stack((mirror, 0 * mirror, shift[0]), -1), torch.stack((0 * mirror, 0 * mirror + 1, shift[1]), -1)), 1)
-    grid = F.affine_grid(theta.to(x.device), x.shape, align_corners=False)                 # (B, 64, 64, 2)
-    x = F.grid_sample(x, grid, mode="nearest", align_corners=False)                        # what comes in from outside is grey
-    centre, pixel = torch.randint(0, SIZE + 1, (2, B, 1)), torch.arange(SIZE)
-    rows, columns = ((pixel - c).abs() <= SIZE // 4 for c in centre)                       # (B, 64) each
-    return x * ~(rows[:, None, :, None] & columns[:, None, None, :]).to(x.device)
+    theta = torch.zeros(len(x), 2, 3, device=x.device)                        # output pixel (1, u, v) comes from x at theta (u, v, 1)
+    theta[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1   # -1 mirrors
+    theta[:, 1, 1] = 1
+    theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / SIZE   # the image is 2 wide
+    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- train
@@ -203,28 +201,33 @@ def train(G, D, averaged, x, args, checkpoint, config):
         torch.set_rng_state(state["rng"])
 
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
-    view = augment if args.augment else lambda images: images
     for epoch in range(done + 1, args.epochs + 1):
         start, totals = time.time(), torch.zeros(5, device=device)
-        for i, idx in enumerate(progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}")):
-            noise = args.instance_noise * (1 - (epoch - 1 + i / batches) / args.epochs)   # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
-            see = lambda images: D(view(images) + noise * torch.randn_like(images) if noise else view(images))
-            real = to_unit(x[idx.to(device)]).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64)
+        noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
+
+        def judge(images):  # (B, 3, 64, 64) -> logits (B,) of what D is shown of them
+            images = augment(images) if args.augment else images
+            return D(images + noise * torch.randn_like(images) if noise else images)
+
+        for idx in progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}"):
+            real = to_unit(x[idx.to(device)]).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64) in [-1, 1]
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                # (1) D: maximise log D(x) + log(1 - D(G(z))). With D = sigmoid(logit): -log D = softplus(-logit), -log(1 - D) = softplus(logit)
+                # (1) D: maximise log D(x) + log(1 - D(G(z))); with D = sigmoid(logit), -log D = softplus(-logit), -log(1 - D) = softplus(logit)
                 fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
-                logit_real, logit_fake = see(real), see(fake.detach())        # detach: this step is D's alone
+                logit_real, logit_fake = judge(real), judge(fake.detach())    # detach: this step is D's alone
                 loss_D = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
+                # What D is surest of pulls hardest on it: it stays moderate even while it wins.   [Tseng et al. 2021, arXiv 2104.03310, anchors at 0]
+                penalty = args.logit_penalty * (logit_real.square().mean() + logit_fake.square().mean())
             opt_D.zero_grad()
-            loss_D.backward()
+            (loss_D + penalty).backward()
             opt_D.step()
-            # (2) G: minimise -log D(G(z)) on the same images, as D sees them after its step
+            # (2) G: minimise -log D(G(z)), for the same fakes as D sees them after its step
             D.requires_grad_(False)                                           # gradients pass through D, none is made for it
             for step in range(args.g_steps):
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                     if step:
                         fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
-                    logit = see(fake)
+                    logit = judge(fake)
                     loss_G = F.softplus(-logit).mean()
                 opt_G.zero_grad()
                 loss_G.backward()
@@ -271,7 +274,7 @@ def generate(G, z):
     return (images + 1) / 2
 
 
-def laplacian_patches(x, n=32):
+def laplacian_patches(x, n=16):
     """n random 7x7 patches of each level of the Laplacian pyramid of images (N, 3, 64, 64): 3 tensors (n N, 3, 49), of 64, 32, 16 pixels."""
     g, patches = torch.Generator().manual_seed(0), []                   # the same places for every set of images
     for side in (64, 32, 16):
@@ -304,20 +307,21 @@ def compare(fake, x):
     the mean distance of two fakes over that of two reals, which goes to 0 when G paints one picture only."""
     real = x[:min(len(fake), len(x) // 2)].float() / 255
     fake = fake[:len(real)]
-    scales = sliced_wasserstein(fake, real)
-    return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)},
-            "diversity_ratio": (F.pdist(fake.flatten(1)).mean() / F.pdist(real.flatten(1)).mean()).item()}
+    scales, spread = sliced_wasserstein(fake, real), [torch.cdist(images, images).sum() for images in (fake.flatten(1), real.flatten(1))]
+    return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)}, "diversity_ratio": (spread[0] / spread[1]).item()}
 
 
 def nearest(images, x):
     """Distance (N,) to, and index (N,) of, the nearest of x (M, 3, 64, 64) uint8 for images (N, 3, 64, 64) in [0, 1]; root mean
     square per pixel, at 32x32, over the mirrored and the by up to 2 pixels moved versions of x: a copy should not hide so easily."""
     small = lambda images: F.avg_pool2d(images, 2)
-    x, best = small(x.float() / 255), []
-    for flipped in (x, x.flip(3)):
-        padded = F.pad(flipped, (1, 1, 1, 1), mode="replicate")
-        best += [torch.cdist(small(images).flatten(1), padded[:, :, i:i + 32, j:j + 32].flatten(1)) for i in range(3) for j in range(3)]
-    distance, index = torch.stack(best).amin(0).min(1)
+    x, images = torch.cat([small(b.float() / 255) for b in x.split(1000)]), small(images).flatten(1)
+    best = torch.full((len(images), len(x)), math.inf, device=x.device)
+    for moved in (x, x.flip(3)):
+        padded = F.pad(moved, (1, 1, 1, 1), mode="replicate")
+        for i, j in itertools.product(range(3), repeat=2):
+            best = torch.minimum(best, torch.cdist(images, padded[:, :, i:i + 32, j:j + 32].flatten(1)))
+    distance, index = best.min(1)
     return distance / math.sqrt(3 * 32 * 32), index
 
 
@@ -334,14 +338,14 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
     plot_images(out / "dcgan_real_vs_generated.png", side_by_side, f"{name}: 8 real images, 8 generated ones, in each row", width=9)
 
     fig = Figure(figsize=(12, 3.4), layout="constrained")
-    fig.suptitle(title + "means of each epoch; shaded: the ranges of a healthy game", fontsize=10)
-    panels = {"loss (nats)": ("loss_D", "loss_G"), "D(x), real images": ("D_x",), "D(G(z)), generated images": ("D_G_z1", "D_G_z2")}
-    labels = {"D_G_z1": "before D's step", "D_G_z2": "after D's step, before G's"}
+    fig.suptitle(title + "means of each epoch; shaded: the healthy range (of Loss_D; G's loss has none)", fontsize=10)
+    panels = {"loss (nats per image)": ("loss_D", "loss_G"), "D(x), of real images": ("D_x",), "D(G(z)), of generated images": ("D_G_z1", "D_G_z2")}
+    labels = {"loss_D": "Loss_D", "loss_G": "Loss_G", "D_x": "in D's step", "D_G_z1": "in D's step", "D_G_z2": "in G's step"}
     for ax, (label, curves) in zip(fig.subplots(1, 3), panels.items()):
         for curve in curves:
-            ax.plot(range(1, args.epochs + 1), history[curve], ".-" if args.epochs < 40 else "-", label=labels.get(curve, curve))
+            ax.plot(range(1, args.epochs + 1), history[curve], ".-" if args.epochs < 40 else "-", label=labels[curve])
         ax.axhspan(*HEALTHY[curves[0]], color="green", alpha=0.12)
-        ax.set(xlabel="epoch", ylabel=label, ylim=None if label.startswith("loss") else (0, 1))
+        ax.set(xlabel="epoch", ylabel=label, ylim=(0, None if curves[0] == "loss_D" else 1))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         ax.legend()
@@ -349,7 +353,7 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
     plot_curves(out / "dcgan_swd.png", {
         "sliced Wasserstein distance (x 1000)": {"mean of three": history["swd"], **{f"{side} pixels": history[f"swd_{side}"] for side in (64, 32, 16)},
                                                  "untrained G": final["swd_untrained"], "real": final["swd_real"]},
-        "mean distance of samples / of real images": {"generated": history["diversity_ratio"], "real": 1.0}}, title + "distance to real images; diversity")
+        "diversity: distance between images / of real ones": {"generated": history["diversity_ratio"], "real": 1.0}}, title + "how near to real images?")
 
     shown = [min(progression, key=lambda e: abs(e - target)) for target in (1, *(args.epochs * i / 5 for i in range(1, 6)))]
     plot_images(out / "dcgan_progression.png", {f"epoch {e}": progression[e][:8] / 255 for e in shown}, f"DCGAN, {name}: the same noise as training goes on")
@@ -404,7 +408,8 @@ def parse_args(argv=None):
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
     training.add_argument("--lr", type=float, default=2e-4, help="learning rate of both Adams")
-    training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees images mirrored, moved and with a part cut out")
+    training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
+    training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
     training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
     training.add_argument("--instance-noise", type=float, default=0.0, metavar="S", help="standard deviation of noise on all that D sees, fading to 0")
     training.add_argument("--g-steps", type=int, default=1, metavar="N", help="steps of G for each of D")
@@ -414,9 +419,9 @@ def parse_args(argv=None):
     output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
     args = p.parse_args(argv)
-    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "average", "instance_noise", "g_steps", "sample"):
+    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "average", "logit_penalty", "instance_noise", "g_steps", "sample"):
         value = getattr(args, flag)
-        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("average", "instance_noise") and value == 0):
+        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("average", "logit_penalty", "instance_noise") and value == 0):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 

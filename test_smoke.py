@@ -353,7 +353,7 @@ def test_augment():
     y = dcgan.augment(x)
     assert y.shape == x.shape and y.abs().max() <= 1 and not torch.equal(x, y)
     y.sum().backward()
-    assert (x.grad[(x.grad != 0)] == 1).all() and 0.5 < x.grad.mean() < 0.95     # each pixel passes once, or is cut out
+    assert (x.grad[(x.grad != 0)] == 1).all() and 0.7 < x.grad.mean() < 0.95     # each pixel passes once, or is moved out
     ramp = torch.linspace(-1, 1, 64).expand(64, 3, 64, 64)
     rises = (dcgan.augment(ramp).diff(dim=3) > 0).float().mean((1, 2, 3))
     assert 16 < (rises > 0.5).sum() < 48                                         # half of them are mirrored
