@@ -20,16 +20,23 @@ def fail(message, status=1):
     raise SystemExit(status)
 
 
+def pick_device(name):
+    """A torch device's name; for "auto" the first at hand of CUDA, MPS, CPU. SystemExit if torch knows no such device here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        fail(f"--device {name}: {str(e).splitlines()[0]}", 2)
+    return name
+
+
 def load_digits(folder, synthetic=False, limit=None, device="cpu"):
     """MNIST from folder/MNIST/raw, downloaded if missing; drawn digits if that fails (it says so) or if `synthetic`.
 
     Returns name, x (N, 784) float in [0, 1], y (N,) int64 in 0..9, test_x (M, 784), test_y (M,): whole sets on the device,
     so that a batch is x[idx] and needs no workers. `limit` keeps the first images of x. SystemExit names a damaged file.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:
-        fail(f"--device {device}: {str(e).splitlines()[0]}", 2)
     raw = Path(folder) / "MNIST" / "raw"
     files = [raw / f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     if synthetic:
@@ -187,8 +194,8 @@ def plot_images(path, rows, title, notes=None, width=8.5):
     save(fig, path)
 
 
-def plot_curves(path, panels, title):
-    """Curves over epochs, a panel per entry of panels = {y label: {name: list, or a number for a dashed line}}."""
+def plot_curves(path, panels, title, bands={}):
+    """Curves over epochs, a panel per entry of panels = {y label: {name: list, or a number for a dashed line}}; bands = {y label: (low, high)} are shaded."""
     fig = Figure(figsize=(max(6, 4.2 * len(panels)), 3.4), layout="constrained")
     fig.suptitle(title, fontsize=10)
     for ax, (label, curves) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -197,6 +204,8 @@ def plot_curves(path, panels, title):
                 ax.plot(range(1, len(y) + 1), y, ".-" if len(y) < 40 else "-", color=f"C{i}", label=name)
             else:
                 ax.axhline(y, ls="--", lw=1, color=f"C{i}", label=f"{name}: {y:.4g}")
+        if label in bands:
+            ax.axhspan(*bands[label], color="C2", alpha=0.12)
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)

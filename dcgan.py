@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -31,7 +30,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from common import fail, load_checkpoint, output_dir, plot_curves, plot_images, progress, save
+from common import fail, load_checkpoint, output_dir, pick_device, plot_curves, plot_images, progress, save
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
 SIZE = 64
@@ -128,11 +127,6 @@ def draw_paintings(n, seed):
     return (255 * image.clamp(0, 1)).byte()
 
 
-def to_unit(x):
-    """uint8 images -> float in [-1, 1], the range of G's tanh."""
-    return x.float() / 127.5 - 1
-
-
 # --------------------------------------------------------------------------------------------------------------- model
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> image (B, 3, 64, 64) in [-1, 1]. A transposed convolution with stride 2 doubles the side.
@@ -173,16 +167,18 @@ def initialise(layer):
 
 
 # ---------------------------------------------------------------------------------------------------------------- loss
-def augment(x):
-    """Each image mirrored or not, and moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
+def augment(x, p=1.0):
+    """Each image mirrored or not and, with probability p, moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
 
     D sees real and generated images only like this, so it cannot learn a few thousand real ones by heart. It is differentiable,
     so that G learns through it, and G's own images are left alone   [Zhao et al. 2020, arXiv 2006.10738]
     """
-    theta = torch.zeros(len(x), 2, 3, device=x.device)                        # output pixel (1, u, v) comes from x at theta (u, v, 1)
-    theta[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1   # -1 mirrors
+    B, device = len(x), x.device
+    theta = torch.zeros(B, 2, 3, device=device)                      # the output at (u, v) is x at theta (u, v, 1)
+    theta[:, 0, 0] = 2.0 * torch.randint(2, (B,), device=device) - 1       # -1 mirrors
     theta[:, 1, 1] = 1
-    theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / SIZE   # the image is 2 wide
+    moves = torch.randint(-8, 9, (B, 2), device=device) * 2 / SIZE         # the image is 2 wide
+    theta[:, :, 2] = moves * (torch.rand(B, 1, device=device) < p)
     return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False)
 
 
@@ -192,12 +188,13 @@ def train(G, D, averaged, x, args, checkpoint, config):
     device, z_test = x.device, fixed_noise(args, x)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
-    history, progression, done, seconds = {}, {}, 0, 0.0
+    history, progression, done, seconds, p = {}, {}, 0, 0.0, torch.ones((), device=device)
     if args.resume:
         state = load_checkpoint(checkpoint, config)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
+        history, progression, done, seconds, p = (state[name] for name in ("history", "progression", "epoch", "seconds", "p"))
+        p = p.to(device)
         torch.set_rng_state(state["rng"])
 
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
@@ -206,11 +203,11 @@ def train(G, D, averaged, x, args, checkpoint, config):
         noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
 
         def judge(images):  # (B, 3, 64, 64) -> logits (B,) of what D is shown of them
-            images = augment(images) if args.augment else images
+            images = augment(images, p) if args.augment else images
             return D(images + noise * torch.randn_like(images) if noise else images)
 
         for idx in progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}"):
-            real = to_unit(x[idx.to(device)]).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64) in [-1, 1]
+            real = (x[idx.to(device)] / 127.5 - 1).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64) in [-1, 1], as tanh's
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 # (1) D: maximise log D(x) + log(1 - D(G(z))); with D = sigmoid(logit), -log D = softplus(-logit), -log(1 - D) = softplus(logit)
                 fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
@@ -234,6 +231,8 @@ def train(G, D, averaged, x, args, checkpoint, config):
                 opt_G.step()
             D.requires_grad_(True)
             averaged.update_parameters(G)
+            # D wins: show it less, D loses: show it more. 0.55 is the middle of Loss_D's range.   [Karras et al. 2020, arXiv 2006.06676]
+            p = (p + 0.02 * (sum(HEALTHY["loss_D"]) / 2 - loss_D.detach())).clamp(0, 1)
             totals += torch.stack((loss_D, loss_G, *(l.sigmoid().mean() for l in (logit_real, logit_fake, logit)))).detach()
         row = dict(zip(("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2"), (totals / batches).tolist()))
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
@@ -243,17 +242,17 @@ def train(G, D, averaged, x, args, checkpoint, config):
         # A weight average needs BatchNorm statistics of its own; G's would be another network's.
         update_bn(z_test.split(256), averaged)
         fake = generate(averaged, z_test)
-        row |= compare(fake, x)
+        row |= {**compare(fake, x), "p": p.item()}
         for name, value in row.items():
             history.setdefault(name, []).append(value)
         if epoch == 1 or 20 * epoch // args.epochs > 20 * (epoch - 1) // args.epochs:
             progression[epoch] = (255 * fake[:18]).byte().cpu()
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.4f}  Loss_G: {row['loss_G']:.4f}  D(x): {row['D_x']:.4f}  "
-              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  "
+              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  p: {row['p']:.2f}  "
               f"{took:.1f} s  {batches * args.batch_size / took:,.0f} images/s", flush=True)
         if row["diversity_ratio"] < 0.5 <= history["diversity_ratio"][-2:][0]:
             print("Warning: the samples became less than half as different from each other as real images: G may have collapsed.")
-        save({"config": config, "epoch": epoch, "history": history, "progression": progression, "seconds": seconds,
+        save({"config": config, "epoch": epoch, "history": history, "progression": progression, "seconds": seconds, "p": p,
               "rng": torch.get_rng_state(), **{name: part.state_dict() for name, part in parts.items()}}, checkpoint)
     return history, progression, seconds
 
@@ -333,23 +332,14 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
     real, fake = x[:64].float() / 255, generate(averaged, fixed_noise(args, x))
     plot_images(out / "dcgan_data.png", list(real.split(16)), f"{name}: real images")
     plot_images(out / "dcgan_samples.png", list(fake[:64].split(8)), title + "samples", width=6)
-    gap = torch.ones(len(real), 3, SIZE, SIZE // 4, device=device)
     side_by_side = [torch.cat((r, f)) for r, f in zip(real.split(8)[:4], fake[64:].split(8))]
     plot_images(out / "dcgan_real_vs_generated.png", side_by_side, f"{name}: 8 real images, 8 generated ones, in each row", width=9)
 
-    fig = Figure(figsize=(12, 3.4), layout="constrained")
-    fig.suptitle(title + "means of each epoch; shaded: the healthy range (of Loss_D; G's loss has none)", fontsize=10)
-    panels = {"loss (nats per image)": ("loss_D", "loss_G"), "D(x), of real images": ("D_x",), "D(G(z)), of generated images": ("D_G_z1", "D_G_z2")}
-    labels = {"loss_D": "Loss_D", "loss_G": "Loss_G", "D_x": "in D's step", "D_G_z1": "in D's step", "D_G_z2": "in G's step"}
-    for ax, (label, curves) in zip(fig.subplots(1, 3), panels.items()):
-        for curve in curves:
-            ax.plot(range(1, args.epochs + 1), history[curve], ".-" if args.epochs < 40 else "-", label=labels[curve])
-        ax.axhspan(*HEALTHY[curves[0]], color="green", alpha=0.12)
-        ax.set(xlabel="epoch", ylabel=label, ylim=(0, None if curves[0] == "loss_D" else 1))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(alpha=0.3)
-        ax.legend()
-    save(fig, out / "dcgan_curves.png")
+    panels = {"loss (nats per image)": {"Loss_D": "loss_D", "Loss_G": "loss_G"}, "D(x), of real images": {"in D's step": "D_x"},
+              "D(G(z)), of generated images": {"in D's step": "D_G_z1", "in G's step": "D_G_z2"}}
+    plot_curves(out / "dcgan_curves.png", {label: {name: history[key] for name, key in curves.items()} for label, curves in panels.items()},
+                title + "means of each epoch; shaded: the healthy range (of Loss_D; Loss_G has none)",
+                bands={label: HEALTHY[next(iter(curves.values()))] for label, curves in panels.items()})
     plot_curves(out / "dcgan_swd.png", {
         "sliced Wasserstein distance (x 1000)": {"mean of three": history["swd"], **{f"{side} pixels": history[f"swd_{side}"] for side in (64, 32, 16)},
                                                  "untrained G": final["swd_untrained"], "real": final["swd_real"]},
@@ -375,24 +365,17 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
 
 def sample(args, device):
     """Draw args.sample images with the averaged generator of the last run's checkpoint; returns them, (N, 3, 64, 64) in [0, 1]."""
-    path = output_dir("checkpoints", "drawn" if args.synthetic else "") / "dcgan.pt"
-    state = load_checkpoint(path)
-    config = state["config"]
+    state = load_checkpoint(output_dir("checkpoints", "drawn" * args.synthetic) / "dcgan.pt")
+    config, n = state["config"], args.sample
     averaged = AveragedModel(make_generator(config["width"], config["latent_dim"]))
     averaged.load_state_dict(state["averaged"])
-    z = torch.randn(args.sample, config["latent_dim"], 1, 1, generator=torch.Generator().manual_seed(args.seed))
+    z = torch.randn(n, config["latent_dim"], 1, 1, generator=torch.Generator().manual_seed(args.seed))
     images = generate(averaged.to(device), z.to(device))
-    rows = math.isqrt(len(images))
-    blank = torch.ones(-len(images) % rows, *images.shape[1:], device=device)
-    plot_images(output_dir(args.out, config["dataset"]) / "dcgan_sample.png", list(torch.cat((images, blank)).chunk(rows)), 
-                f"DCGAN, {config['dataset']}, epoch {state['epoch']} of {config['epochs']}: {len(images)} samples, seed {args.seed}")
+    columns = math.ceil(math.sqrt(n))
+    rows = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -n % columns), value=1.0).split(columns)   # white where there is no more
+    plot_images(output_dir(args.out, config["dataset"]) / "dcgan_sample.png", list(rows),
+                f"DCGAN, {config['dataset']}, epoch {state['epoch']} of {config['epochs']}: {n} samples, seed {args.seed}", width=6)
     return images
-
-
-def report(final):
-    print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
-          f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
-          f"epochs in all healthy ranges {final['healthy_fraction']:.0%}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- main
@@ -429,9 +412,7 @@ def parse_args(argv=None):
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/dcgan_metrics.json."""
     args = parse_args(argv)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = pick_device(args.device)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
     if args.sample:
@@ -440,8 +421,8 @@ def main(argv=None):
     # A tenth is held out, chosen by the number of images only: the same for every seed.
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     held_out, x = x[order[:len(x) // 10]].to(device), x[order[len(x) // 10:]][:args.limit].to(device)
-    if max(args.batch_size, 4) > len(x):
-        fail(f"{len(x)} training images are too few for --batch-size {args.batch_size}, or for any", 2)
+    if not len(held_out) or max(args.batch_size, 4) > len(x):
+        fail(f"{len(x)} training images of {name} are less than --batch-size {args.batch_size}, or too few to train on and to hold out", 2)
     out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)
     G = make_generator(args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
     D = make_discriminator(args.width, args.spectral_norm).to(device, memory_format=torch.channels_last)
@@ -468,7 +449,9 @@ def main(argv=None):
     metrics = {"script": "dcgan.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
                "images_per_second": args.epochs * (len(x) // args.batch_size) * args.batch_size / seconds, "history": history, "final": final}
     save(metrics, out / "dcgan_metrics.json")
-    report(final)
+    print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
+          f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
+          f"epochs in all healthy ranges {final['healthy_fraction']:.0%}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and dcgan_metrics.json are in {out}")
     return metrics
 

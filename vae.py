@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from common import fail, load_checkpoint, load_digits, output_dir, plot_curves, plot_images, progress, save, scatter_digits
+from common import fail, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
 
 # --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
@@ -296,9 +296,7 @@ def parse_args(argv=None):
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/vae_metrics.json."""
     args = parse_args(argv)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = pick_device(args.device)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
     name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
