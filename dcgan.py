@@ -167,18 +167,16 @@ def initialise(layer):
 
 
 # ---------------------------------------------------------------------------------------------------------------- loss
-def augment(x, p=1.0):
-    """Each image mirrored or not and, with probability p, moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
+def augment(x):
+    """Each image mirrored or not, and moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
 
     D sees real and generated images only like this, so it cannot learn a few thousand real ones by heart. It is differentiable,
     so that G learns through it, and G's own images are left alone   [Zhao et al. 2020, arXiv 2006.10738]
     """
-    B, device = len(x), x.device
-    theta = torch.zeros(B, 2, 3, device=device)                      # the output at (u, v) is x at theta (u, v, 1)
-    theta[:, 0, 0] = 2.0 * torch.randint(2, (B,), device=device) - 1       # -1 mirrors
+    theta = torch.zeros(len(x), 2, 3, device=x.device)                        # the output at (u, v) is x at theta (u, v, 1)
+    theta[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1   # -1 mirrors
     theta[:, 1, 1] = 1
-    moves = torch.randint(-8, 9, (B, 2), device=device) * 2 / SIZE         # the image is 2 wide
-    theta[:, :, 2] = moves * (torch.rand(B, 1, device=device) < p)
+    theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / SIZE   # the image is 2 wide
     return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False)
 
 
@@ -188,13 +186,12 @@ def train(G, D, averaged, x, args, checkpoint, config):
     device, z_test = x.device, fixed_noise(args, x)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
-    history, progression, done, seconds, p = {}, {}, 0, 0.0, torch.ones((), device=device)
+    history, progression, done, seconds = {}, {}, 0, 0.0
     if args.resume:
         state = load_checkpoint(checkpoint, config)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        history, progression, done, seconds, p = (state[name] for name in ("history", "progression", "epoch", "seconds", "p"))
-        p = p.to(device)
+        history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
         torch.set_rng_state(state["rng"])
 
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
@@ -203,7 +200,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
         noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
 
         def judge(images):  # (B, 3, 64, 64) -> logits (B,) of what D is shown of them
-            images = augment(images, p) if args.augment else images
+            images = augment(images) if args.augment else images
             return D(images + noise * torch.randn_like(images) if noise else images)
 
         for idx in progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}"):
@@ -231,8 +228,6 @@ def train(G, D, averaged, x, args, checkpoint, config):
                 opt_G.step()
             D.requires_grad_(True)
             averaged.update_parameters(G)
-            # D wins: show it less, D loses: show it more. 0.55 is the middle of Loss_D's range.   [Karras et al. 2020, arXiv 2006.06676]
-            p = (p + 0.02 * (sum(HEALTHY["loss_D"]) / 2 - loss_D.detach())).clamp(0, 1)
             totals += torch.stack((loss_D, loss_G, *(l.sigmoid().mean() for l in (logit_real, logit_fake, logit)))).detach()
         row = dict(zip(("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2"), (totals / batches).tolist()))
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
@@ -242,17 +237,17 @@ def train(G, D, averaged, x, args, checkpoint, config):
         # A weight average needs BatchNorm statistics of its own; G's would be another network's.
         update_bn(z_test.split(256), averaged)
         fake = generate(averaged, z_test)
-        row |= {**compare(fake, x), "p": p.item()}
+        row |= compare(fake, x)
         for name, value in row.items():
             history.setdefault(name, []).append(value)
         if epoch == 1 or 20 * epoch // args.epochs > 20 * (epoch - 1) // args.epochs:
             progression[epoch] = (255 * fake[:18]).byte().cpu()
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.4f}  Loss_G: {row['loss_G']:.4f}  D(x): {row['D_x']:.4f}  "
-              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  p: {row['p']:.2f}  "
+              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  "
               f"{took:.1f} s  {batches * args.batch_size / took:,.0f} images/s", flush=True)
         if row["diversity_ratio"] < 0.5 <= history["diversity_ratio"][-2:][0]:
             print("Warning: the samples became less than half as different from each other as real images: G may have collapsed.")
-        save({"config": config, "epoch": epoch, "history": history, "progression": progression, "seconds": seconds, "p": p,
+        save({"config": config, "epoch": epoch, "history": history, "progression": progression, "seconds": seconds,
               "rng": torch.get_rng_state(), **{name: part.state_dict() for name, part in parts.items()}}, checkpoint)
     return history, progression, seconds
 
@@ -390,7 +385,7 @@ def parse_args(argv=None):
     model.add_argument("--spectral-norm", action="store_true", help="bound the slope of D's layers [Miyato et al. 2018]")
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
-    training.add_argument("--lr", type=float, default=2e-4, help="learning rate of both Adams")
+    training.add_argument("--lr", type=float, default=1e-4, help="learning rate of both Adams")
     training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
     training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
     training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
