@@ -197,6 +197,8 @@ def train(G, D, averaged, x, args, checkpoint, config):
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
     for epoch in range(done + 1, args.epochs + 1):
         start, totals = time.time(), torch.zeros(5, device=device)
+        for opt in opt_G, opt_D:                                              # constant, then in equal steps down to 0
+            opt.param_groups[0]["lr"] = args.lr * min(1, (1 - (epoch - 1) / args.epochs) / max(args.decay, 1e-9))
         noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
 
         def judge(images):  # (B, 3, 64, 64) -> logits (B,) of what D is shown of them
@@ -386,6 +388,7 @@ def parse_args(argv=None):
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
     training.add_argument("--lr", type=float, default=1e-4, help="learning rate of both Adams")
+    training.add_argument("--decay", type=float, default=0.6, metavar="SHARE", help="the last part of training, in which --lr falls to 0; 0: constant")
     training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
     training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
     training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
@@ -397,9 +400,9 @@ def parse_args(argv=None):
     output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
     args = p.parse_args(argv)
-    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "average", "logit_penalty", "instance_noise", "g_steps", "sample"):
+    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "decay", "average", "logit_penalty", "instance_noise", "g_steps", "sample"):
         value = getattr(args, flag)
-        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("average", "logit_penalty", "instance_noise") and value == 0):
+        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("decay", "average", "logit_penalty", "instance_noise") and value == 0):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 
