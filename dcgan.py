@@ -400,9 +400,10 @@ def parse_args(argv=None):
     output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
     args = p.parse_args(argv)
-    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "decay", "average", "logit_penalty", "instance_noise", "g_steps", "sample"):
+    switches = {"decay": 1, "logit_penalty": math.inf, "average": 0.9999, "instance_noise": math.inf}     # 0 switches these off
+    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "g_steps", "sample", *switches):
         value = getattr(args, flag)
-        if value is not None and not (0 < value < (1 if flag == "average" else math.inf) or flag in ("decay", "average", "logit_penalty", "instance_noise") and value == 0):
+        if value is not None and not (0 <= value <= switches.get(flag, math.inf) and value < math.inf and (value or flag in switches)):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 

@@ -157,7 +157,7 @@ def test_flags(script, capsys):
     with pytest.raises(SystemExit) as stop:
         script.main(["--help"])
     assert stop.value.code == 0 and f"(default: {100 if script is dcgan else 30})" in capsys.readouterr().out
-    own = [["--width", "0"], ["--average", "1"], ["--logit-penalty", "-1"], ["--instance-noise", "inf"], ["--g-steps", "0"], ["--sample", "0"]]
+    own = [["--width", "0"], ["--average", "1"], ["--decay", "1.5"], ["--logit-penalty", "-1"], ["--instance-noise", "inf"], ["--g-steps", "0"], ["--sample", "0"]]
     for bad in (["--epoch", "0"], ["--lr", "-1"], ["--lr", "nan"], ["--latent", "3", "--hiden", "5"], ["--batch-size", "9999", "--synthetic"],
                 ["--limit", "-5"], ["--device", "abacus"], *(own if script is dcgan else [["--hidden", "0"]])):
         with pytest.raises(SystemExit) as stop:
