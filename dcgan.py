@@ -9,7 +9,8 @@ direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn 
 
     python dcgan.py --epochs 100
 
-XXX
+The defaults are the plain recipe of 2016 and four things that it lacks, for data as few as these; each has its switch, and
+--no-augment --logit-penalty 0 --average 0 --decay 0 --lr 2e-4 is the plain recipe.
 """
 
 import argparse
