@@ -389,7 +389,7 @@ def parse_args(argv=None):
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
     training.add_argument("--lr", type=float, default=1e-4, help="learning rate of both Adams")
-    training.add_argument("--decay", type=float, default=1.0, metavar="SHARE", help="the last part of training, in which --lr falls to 0; 1: all of it, 0: none")
+    training.add_argument("--decay", type=float, default=0.6, metavar="SHARE", help="the last part of training, in which --lr falls to 0; 1: all of it, 0: none")
     training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
     training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
     training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
