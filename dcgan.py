@@ -9,8 +9,9 @@ direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn 
 
     python dcgan.py --epochs 100
 
-The defaults are the plain recipe of 2016 and four things that it lacks, for data as few as these; each has its switch, and
---no-augment --logit-penalty 0 --average 0 --decay 0 --lr 2e-4 is the plain recipe.
+The defaults add to the plain recipe of 2016 what so few images need: D sees them mirrored and moved, large logits cost it something, the
+learning rate is half as high and falls to 0, and an average of G's weights is what paints. Each has its switch, and the plain recipe is
+--no-augment --logit-penalty 0 --lr 2e-4 --decay 0 --average 0.
 """
 
 import argparse
@@ -198,7 +199,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
     for epoch in range(done + 1, args.epochs + 1):
         start, totals = time.time(), torch.zeros(5, device=device)
-        for opt in opt_G, opt_D:                                              # constant, then in equal steps down to 0
+        for opt in opt_G, opt_D:                                              # constant at first, then in equal steps towards 0
             opt.param_groups[0]["lr"] = args.lr * min(1, (1 - (epoch - 1) / args.epochs) / max(args.decay, 1e-9))
         noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
 
@@ -300,8 +301,11 @@ def sliced_wasserstein(fake, real, directions=128):
 
 
 def compare(fake, x):
-    """How near are fake images (N, 3, 64, 64) in [0, 1] to real ones, x (M, 3, 64, 64) uint8, as a set?  SWD, and diversity_ratio:
-    the mean distance of two fakes over that of two reals, which goes to 0 when G paints one picture only."""
+    """How near are fake images (N, 3, 64, 64) in [0, 1] to real ones, x (M, 3, 64, 64) uint8, as a set?
+
+    A dict of swd, the mean over scales, swd_64, swd_32, swd_16, and diversity_ratio: the mean distance of two fakes over that of two
+    real images, which goes to 0 when G paints one picture only.
+    """
     real = x[:min(len(fake), len(x) // 2)].float() / 255
     fake = fake[:len(real)]
     scales, spread = sliced_wasserstein(fake, real), [torch.cdist(images, images).sum() for images in (fake.flatten(1), real.flatten(1))]
@@ -309,8 +313,10 @@ def compare(fake, x):
 
 
 def nearest(images, x):
-    """Distance (N,) to, and index (N,) of, the nearest of x (M, 3, 64, 64) uint8 for images (N, 3, 64, 64) in [0, 1]; root mean
-    square per pixel, at 32x32, over the mirrored and the by up to 2 pixels moved versions of x: a copy should not hide so easily."""
+    """For images (N, 3, 64, 64) in [0, 1] the nearest of x (M, 3, 64, 64) uint8: distance (N,) and index (N,).
+
+    Root mean square per pixel at 32x32, the least over x mirrored or not and moved by up to 2 pixels: no copy hides behind that.
+    """
     small = lambda images: F.avg_pool2d(images, 2)
     x, images = torch.cat([small(b.float() / 255) for b in x.split(1000)]), small(images).flatten(1)
     best = torch.full((len(images), len(x)), math.inf, device=x.device)
@@ -365,6 +371,8 @@ def sample(args, device):
     """Draw args.sample images with the averaged generator of the last run's checkpoint; returns them, (N, 3, 64, 64) in [0, 1]."""
     state = load_checkpoint(output_dir("checkpoints", "drawn" * args.synthetic) / "dcgan.pt")
     config, n = state["config"], args.sample
+    if config["script"] != "dcgan.py":
+        fail(f"the checkpoint is one of {config['script']}")
     averaged = AveragedModel(make_generator(config["width"], config["latent_dim"]))
     averaged.load_state_dict(state["averaged"])
     z = torch.randn(n, config["latent_dim"], 1, 1, generator=torch.Generator().manual_seed(args.seed))
