@@ -31,6 +31,23 @@ def pick_device(name):
     return name
 
 
+def downloaded(fetch, what, folder, mend):
+    """True if the download fetch() works; else say why not, and that the stand-in is used. SystemExit if there is a file in its way."""
+    try:
+        socket.setdefaulttimeout(5)  # seconds of silence, from each address that torchvision tries
+        fetch()
+        return True
+    except (FileExistsError, NotADirectoryError, PermissionError) as e:
+        fail(f"--data {folder}: {e.strerror}")
+    except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
+        reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
+        print(f"Data: drawn {what}, because there are no real ones in {folder} and their download failed: {reason}.\n"
+              f"      For real ones run again with a network, or {mend}.")
+        return False
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 def load_digits(folder, synthetic=False, limit=None, device="cpu"):
     """MNIST from folder/MNIST/raw, downloaded if missing; drawn digits if that fails (it says so) or if `synthetic`.
 
@@ -42,18 +59,7 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu"):
     if synthetic:
         print("Data: drawn digits, as --synthetic asks; not MNIST.")
     elif not all(f.is_file() for f in files):
-        try:
-            socket.setdefaulttimeout(5)  # seconds of silence, from each of torchvision's two mirrors
-            MNIST(folder, download=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as e:
-            fail(f"--data {folder}: {e.strerror}")
-        except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
-            reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
-            print(f"Data: drawn digits, because {raw} has no MNIST and its download failed: {reason}.\n"
-                  f"      For MNIST run again with a network, or put its four unpacked IDX files there.")
-            synthetic = True
-        finally:
-            socket.setdefaulttimeout(None)
+        synthetic = not downloaded(lambda: MNIST(folder, download=True), "digits", raw, "put its four unpacked IDX files there")
     tensors = [*draw_digits(60_000, seed=1), *draw_digits(10_000, seed=2)] if synthetic else []
     for f in files if not synthetic else []:
         try:

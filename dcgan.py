@@ -18,7 +18,6 @@ import argparse
 import itertools
 import math
 import shutil
-import socket
 import time
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from common import fail, load_checkpoint, output_dir, pick_device, plot_curves, plot_images, progress, save
+from common import downloaded, fail, load_checkpoint, output_dir, pick_device, plot_curves, plot_images, progress, save
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
 SIZE = 64
@@ -50,19 +49,13 @@ def load_paintings(folder, synthetic=False):
         print("Data: drawn paintings, as --synthetic asks; no real ones.")
     elif not folder.exists() and folder.name == "abstract_art":
         part = folder.with_name("abstract_art.part")
-        try:
-            shutil.rmtree(part, ignore_errors=True)   # of a download that was killed
-            socket.setdefaulttimeout(5)               # seconds of silence; torchvision tries twice
+
+        def fetch():
             download_and_extract_archive(URL, part, filename="abstract_art.zip", remove_finished=True)
             part.replace(folder)
-        except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
-            shutil.rmtree(part, ignore_errors=True)
-            reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
-            print(f"Data: drawn paintings, because there is no {folder} and its download failed: {reason}.\n"
-                  f"      For real ones run again with a network, or put any images into that folder.")
-            synthetic = True
-        finally:
-            socket.setdefaulttimeout(None)
+        shutil.rmtree(part, ignore_errors=True)       # of a download that was killed
+        synthetic = not downloaded(fetch, "paintings", folder, "put any images into that folder")
+        shutil.rmtree(part, ignore_errors=True)       # of one that failed
     if synthetic:
         return "drawn paintings", draw_paintings(2776, seed=1)
     if not folder.is_dir():

@@ -445,7 +445,7 @@ def test_download(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}{path}")
         name, x = dcgan.load_paintings("data/abstract_art")
         out = capsys.readouterr().out
-        assert name == "drawn paintings" and "its download failed" in out and words in out
+        assert name == "drawn paintings" and "their download failed" in out and words in out
         assert not list(Path("data").glob("abstract_art*")), "half a download was left behind"
     monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}/start")
     name, x = dcgan.load_paintings("data/abstract_art")
