@@ -11,7 +11,7 @@ direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn 
 
 The defaults add to the plain recipe of 2016 what so few images need: D sees them mirrored and moved, large logits cost it something, the
 learning rate is half as high and falls to 0, and an average of G's weights is what paints. Each has its switch, and the plain recipe is
---no-augment --logit-penalty 0 --lr 2e-4 --decay 0 --average 0.
+--no-augment --logit-penalty 0 --lr 2e-4 --g-lr 2e-4 --decay 0 --average 0.
 """
 
 import argparse
@@ -179,7 +179,7 @@ def augment(x):
 def train(G, D, averaged, x, args, checkpoint, config):
     """Train on x (N, 3, 64, 64) uint8 in place; returns {name: [one value per epoch]}, {epoch: progress images}, seconds."""
     device, z_test = x.device, fixed_noise(args, x)
-    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
     history, progression, done, seconds = {}, {}, 0, 0.0
     if args.resume:
@@ -189,20 +189,23 @@ def train(G, D, averaged, x, args, checkpoint, config):
         history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
         torch.set_rng_state(state["rng"])
 
+    # bfloat16 where the hardware computes in it; elsewhere it would be slower.
+    bf16 = device.type == "cuda" or getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    mixed_precision = torch.autocast("cuda" if device.type == "cuda" else "cpu", torch.bfloat16, enabled=bf16)
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
     for epoch in range(done + 1, args.epochs + 1):
         start, totals = time.time(), torch.zeros(5, device=device)
-        for opt in opt_G, opt_D:                                              # constant at first, then in equal steps towards 0
-            opt.param_groups[0]["lr"] = args.lr * min(1, (1 - (epoch - 1) / args.epochs) / max(args.decay, 1e-9))
+        for opt, lr in (opt_G, args.g_lr), (opt_D, args.lr):                  # constant at first, then in equal steps towards 0
+            opt.param_groups[0]["lr"] = lr * min(1, (1 - (epoch - 1) / args.epochs) / max(args.decay, 1e-9))
         noise = args.instance_noise * (1 - (epoch - 1) / args.epochs)         # fades to 0   [Sonderby et al. 2017, arXiv 1610.04490]
 
         def judge(images):  # (B, 3, 64, 64) -> logits (B,) of what D is shown of them
             images = augment(images) if args.augment else images
-            return D(images + noise * torch.randn_like(images) if noise else images)
+            return D(images + noise * torch.randn_like(images) if noise else images).float()     # the losses in full precision
 
         for idx in progress(torch.randperm(len(x))[:batches * args.batch_size].split(args.batch_size), f"Epoch {epoch}/{args.epochs}"):
             real = (x[idx.to(device)] / 127.5 - 1).contiguous(memory_format=torch.channels_last)   # (B, 3, 64, 64) in [-1, 1], as tanh's
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with mixed_precision:
                 # (1) D: maximise log D(x) + log(1 - D(G(z))); with D = sigmoid(logit), -log D = softplus(-logit), -log(1 - D) = softplus(logit)
                 fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
                 logit_real, logit_fake = judge(real), judge(fake.detach())    # detach: this step is D's alone
@@ -215,7 +218,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
             # (2) G: minimise -log D(G(z)), for the same fakes as D sees them after its step
             D.requires_grad_(False)                                           # gradients pass through D, none is made for it
             for step in range(args.g_steps):
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                with mixed_precision:
                     if step:
                         fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
                     logit = judge(fake)
@@ -232,7 +235,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
         took = time.time() - start
         seconds += took
         # A weight average needs BatchNorm statistics of its own; G's would be another network's.
-        update_bn(z_test.split(256), averaged)
+        update_bn(z_test[:256].split(64), averaged)
         fake = generate(averaged, z_test)
         row |= compare(fake, x)
         for name, value in row.items():
@@ -389,8 +392,9 @@ def parse_args(argv=None):
     model.add_argument("--spectral-norm", action="store_true", help="bound the slope of D's layers [Miyato et al. 2018]")
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
     training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
-    training.add_argument("--lr", type=float, default=1e-4, help="learning rate of both Adams")
-    training.add_argument("--decay", type=float, default=0.6, metavar="SHARE", help="the last part of training, in which --lr falls to 0; 1: all of it, 0: none")
+    training.add_argument("--lr", type=float, default=1e-4, help="learning rate of D's Adam")
+    training.add_argument("--g-lr", type=float, default=5e-5, metavar="LR", help="learning rate of G's Adam")
+    training.add_argument("--decay", type=float, default=0.6, metavar="SHARE", help="the last part of training, in which both rates fall to 0; 1: all of it, 0: none")
     training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
     training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
     training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
@@ -403,7 +407,7 @@ def parse_args(argv=None):
     output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
     args = p.parse_args(argv)
     switches = {"decay": 1, "logit_penalty": math.inf, "average": 0.9999, "instance_noise": math.inf}     # 0 switches these off
-    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "g_steps", "sample", *switches):
+    for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "g_lr", "g_steps", "sample", *switches):
         value = getattr(args, flag)
         if value is not None and not (0 <= value <= switches.get(flag, math.inf) and value < math.inf and (value or flag in switches)):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
