@@ -243,7 +243,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
         if epoch == 1 or 20 * epoch // args.epochs > 20 * (epoch - 1) // args.epochs:
             progression[epoch] = (255 * fake[:18]).byte().cpu()
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.4f}  Loss_G: {row['loss_G']:.4f}  D(x): {row['D_x']:.4f}  "
-              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  "
+              f"D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}  SWD: {row['swd']:.1f}  diversity: {row['diversity_ratio']:.2f}  repetition: {row['repetition']:.3f}  "
               f"{took:.1f} s  {batches * args.batch_size / took:,.0f} images/s", flush=True)
         if row["diversity_ratio"] < 0.5 <= history["diversity_ratio"][-2:][0]:
             print("Warning: the samples became less than half as different from each other as real images: G may have collapsed.")
@@ -268,16 +268,23 @@ def generate(G, z):
     return (images + 1) / 2
 
 
-def laplacian_patches(x, n=16):
-    """n random 7x7 patches of each level of the Laplacian pyramid of images (N, 3, 64, 64): 3 tensors (n N, 3, 49), of 64, 32, 16 pixels."""
-    g, patches = torch.Generator().manual_seed(0), []                   # the same places for every set of images
-    for side in (64, 32, 16):
+def laplacian_pyramid(x):
+    """Images (N, 3, 64, 64) as a sum of three: their detail at 64 pixels, at 32, and the rest at 16: (N, 3, side, side) each   [Burt & Adelson 1983]"""
+    levels = []
+    for side in (64, 32):
         low = F.interpolate(x, size=side // 2, mode="bilinear", antialias=True)
-        level = x if side == 16 else x - F.interpolate(low, size=side, mode="bilinear")    # what the next level does not know
-        i, j = torch.randint(0, side - 6, (2, len(x), n), generator=g).to(x.device)
+        levels.append(x - F.interpolate(low, size=side, mode="bilinear"))
+        x = low
+    return [*levels, x]
+
+
+def laplacian_patches(x, n=16):
+    """n random 7x7 patches of each level of the Laplacian pyramid of images (N, 3, 64, 64): 3 tensors (n N, 3, 49)."""
+    g, patches = torch.Generator().manual_seed(0), []                   # the same places for every set of images
+    for level in laplacian_pyramid(x):
+        i, j = torch.randint(0, level.shape[3] - 6, (2, len(x), n), generator=g).to(x.device)
         windows = level.unfold(2, 7, 1).unfold(3, 7, 1)                 # (N, 3, side - 6, side - 6, 7, 7), a view
         patches.append(windows[torch.arange(len(x), device=x.device)[:, None], :, i, j].flatten(0, 1).flatten(2))
-        x = low
     return patches
 
 
@@ -299,13 +306,23 @@ def sliced_wasserstein(fake, real, directions=128):
 def compare(fake, x):
     """How near are fake images (N, 3, 64, 64) in [0, 1] to real ones, x (M, 3, 64, 64) uint8, as a set?
 
-    A dict of swd, the mean over scales, swd_64, swd_32, swd_16, and diversity_ratio: the mean distance of two fakes over that of two
-    real images, which goes to 0 when G paints one picture only.
+    A dict of swd, the mean over scales, swd_64, swd_32, swd_16; diversity_ratio: the mean distance of two fakes over that of two real
+    images, which goes to 0 when G paints one picture only; and repetition.
     """
     real = x[:min(len(fake), len(x) // 2)].float() / 255
     fake = fake[:len(real)]
     scales, spread = sliced_wasserstein(fake, real), [torch.cdist(images, images).sum() for images in (fake.flatten(1), real.flatten(1))]
-    return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)}, "diversity_ratio": (spread[0] / spread[1]).item()}
+    return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)}, "diversity_ratio": (spread[0] / spread[1]).item(),
+            "repetition": repetition(fake)}
+
+
+def repetition(x):
+    """Share of the detail of images (N, 3, 64, 64) that is the same in all, at the same place: 1 for copies, 1 / N for unrelated images.
+
+    The energy of the mean image's detail over the mean energy of the detail, at 64 and at 32 pixels. What moves is not repeated, so the
+    sliced Wasserstein distance, which knows no places, is blind to it.
+    """
+    return sum((level.mean(0).square().mean() / level.square().mean()).item() / 2 for level in laplacian_pyramid(x)[:2])
 
 
 def nearest(images, x):
@@ -343,7 +360,9 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
     plot_curves(out / "dcgan_swd.png", {
         "sliced Wasserstein distance (x 1000)": {"mean of three": history["swd"], **{f"{side} pixels": history[f"swd_{side}"] for side in (64, 32, 16)},
                                                  "untrained G": final["swd_untrained"], "real": final["swd_real"]},
-        "diversity: distance between images / of real ones": {"generated": history["diversity_ratio"], "real": 1.0}}, title + "how near to real images?")
+        "diversity (of real images: 1)": {"generated": history["diversity_ratio"], "real": 1.0},
+        "share of detail that all images have in common": {"generated": history["repetition"], "real": final["repetition_real"]}},
+        title + "how near to real images?")
 
     shown = [min(progression, key=lambda e: abs(e - target)) for target in (1, *(args.epochs * i / 5 for i in range(1, 6)))]
     plot_images(out / "dcgan_progression.png", {f"epoch {e}": progression[e][:8] / 255 for e in shown}, f"DCGAN, {name}: the same noise as training goes on")
@@ -391,13 +410,13 @@ def parse_args(argv=None):
     model.add_argument("--width", type=int, default=64, metavar="W", help="channels of the layers at the image; 32 for a quick try on a CPU")
     model.add_argument("--spectral-norm", action="store_true", help="bound the slope of D's layers [Miyato et al. 2018]")
     training.add_argument("--epochs", type=int, default=100, help="passes over the training images")
-    training.add_argument("--batch-size", type=int, default=64, help="real images in a step, and as many generated ones")
+    training.add_argument("--batch-size", type=int, default=16, help="real images in a step, and as many generated ones")
     training.add_argument("--lr", type=float, default=1e-4, help="learning rate of D's Adam")
     training.add_argument("--g-lr", type=float, default=5e-5, metavar="LR", help="learning rate of G's Adam")
     training.add_argument("--decay", type=float, default=0.6, metavar="SHARE", help="the last part of training, in which both rates fall to 0; 1: all of it, 0: none")
     training.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="D sees all images mirrored at random and moved")
     training.add_argument("--logit-penalty", type=float, default=0.04, metavar="L", help="weight in D's loss of its squared logits; 0: none")
-    training.add_argument("--average", type=float, default=0.99, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
+    training.add_argument("--average", type=float, default=0.998, metavar="DECAY", help="judge and draw with a moving average of G's weights; 0: G's own")
     training.add_argument("--instance-noise", type=float, default=0.0, metavar="S", help="standard deviation of noise on all that D sees, fading to 0")
     training.add_argument("--g-steps", type=int, default=1, metavar="N", help="steps of G for each of D")
     training.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and all noise")
@@ -449,6 +468,7 @@ def main(argv=None):
     final = {"parameters_G": parameters_G, "parameters_D": parameters_D, **{key: values[-1] for key, values in history.items()},
              "swd_real": sum(floor) / 3, "swd_untrained": untrained["swd"],
              "nearest_ratio": (nearest(fake, x)[0].mean() / nearest(held_out.float() / 255, x)[0].mean()).item(),
+             "repetition_real": repetition(x[:len(fake)].float() / 255),
              "healthy_fraction": sum(healthy) / len(healthy)}
     draw_figures(averaged, name, x, progression, history, final, args, out)
     metrics = {"script": "dcgan.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
@@ -456,7 +476,7 @@ def main(argv=None):
     save(metrics, out / "dcgan_metrics.json")
     print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
           f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
-          f"epochs in all healthy ranges {final['healthy_fraction']:.0%}")
+          f"detail in common {final['repetition']:.1%} (real {final['repetition_real']:.1%}); epochs in all healthy ranges {final['healthy_fraction']:.0%}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and dcgan_metrics.json are in {out}")
     return metrics
 
