@@ -375,13 +375,16 @@ def test_sliced_wasserstein():
     assert mean(b) < mean(0.5 * b + 0.25)                                        # a loss of contrast counts
 
 
-def test_nearest_and_diversity():
+def test_nearest_diversity_repetition():
     x = draw_paintings(138, 1)
     copies = torch.roll(x[:20].flip(3), 2, 2).float() / 255                       # mirrored and moved copies are found out
     distance, index = dcgan.nearest(copies, x)
     assert index.tolist() == list(range(20)) and distance.max() < 0.5 * dcgan.nearest(x[100:].float() / 255, x[:100])[0].mean()
     one = x[:1].float().expand(69, -1, -1, -1) / 255
     assert dcgan.compare(one, x)["diversity_ratio"] < 0.01 and 0.8 < dcgan.compare(x[69:].float() / 255, x)["diversity_ratio"] < 1.2
+    real = x.float() / 255
+    marked = real + 0.3 * (torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5)      # the same marks in all of them
+    assert dcgan.repetition(one) == pytest.approx(1) and dcgan.repetition(real) < 0.05 < 0.3 < dcgan.repetition(marked)
 
 
 # ----------------------------------------------------------------------------------------------------- folders of images
@@ -461,3 +464,9 @@ def test_readme():
     text = (HERE / "README.md").read_text()
     for image in re.findall(r"figures/[\w./-]+\.(?:png|gif)", text):
         assert is_drawn(HERE / image), image
+    for shown, run, key in re.findall(r"([\d.,]+%?)<!--(\S+) (\S+)-->", text):       # 59.3<!--dcgan final.swd-->: from figures/dcgan_metrics.json
+        value = json.loads((HERE / "figures" / f"{run}_metrics.json").read_text())
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        places = len(shown.rstrip("%").partition(".")[2])
+        assert shown == f"{value:,.{places}{'%' if shown[-1] == '%' else 'f'}}", f"{run} {key}: README says {shown}, the run {value}"
