@@ -361,7 +361,7 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
         "sliced Wasserstein distance (x 1000)": {"mean of three": history["swd"], **{f"{side} pixels": history[f"swd_{side}"] for side in (64, 32, 16)},
                                                  "untrained G": final["swd_untrained"], "real": final["swd_real"]},
         "diversity (of real images: 1)": {"generated": history["diversity_ratio"], "real": 1.0},
-        "share of detail that all images have in common": {"generated": history["repetition"], "real": final["repetition_real"]}},
+        "repetition (share of detail in common)": {"generated": history["repetition"], "real": final["repetition_real"]}},
         title + "how near to real images?")
 
     shown = [min(progression, key=lambda e: abs(e - target)) for target in (1, *(args.epochs * i / 5 for i in range(1, 6)))]
@@ -476,7 +476,7 @@ def main(argv=None):
     save(metrics, out / "dcgan_metrics.json")
     print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
           f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
-          f"detail in common {final['repetition']:.1%} (real {final['repetition_real']:.1%}); epochs in all healthy ranges {final['healthy_fraction']:.0%}")
+          f"repetition {final['repetition']:.1%} (real {final['repetition_real']:.1%}); epochs in all healthy ranges {final['healthy_fraction']:.0%}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and dcgan_metrics.json are in {out}")
     return metrics
 
