@@ -9,9 +9,14 @@ direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn 
 
     python dcgan.py --epochs 100
 
-The defaults add to the plain recipe of 2016 what so few images need: D sees them mirrored and moved, large logits cost it something, the
-learning rate is half as high and falls to 0, and an average of G's weights is what paints. Each has its switch, and the plain recipe is
---no-augment --logit-penalty 0 --lr 2e-4 --g-lr 2e-4 --decay 0 --average 0.
+    [100/100] Loss_D: 0.4002  Loss_G: 1.8015  D(x): 0.8217  D(G(z)): 0.1761/0.1755  SWD: 92.8  diversity: 1.11  repetition: 0.208  28.0 s  89 images/s
+    SWD x 1000: 92.8 (real 20.4, untrained G 695.2); diversity 1.11; repetition 20.8% (real 0.6%)
+    Nearest training image: 1.13 times as far as from held-out real images; epochs in all healthy ranges: 100%
+    torch 2.15.0+cu132, cpu, 2754 s of training; figures and dcgan_metrics.json are in figures
+
+The defaults add to the plain recipe of 2016 what so few images need: D sees them mirrored and moved, and large logits cost it something;
+batches are small, for more steps; D learns half as fast, G a quarter, and both rates fall to 0; an average of G's weights is what paints.
+Each has its switch: --no-augment --logit-penalty 0 --batch-size 64 --lr 2e-4 --g-lr 2e-4 --decay 0 --average 0 is the plain recipe.
 """
 
 import argparse
@@ -474,9 +479,9 @@ def main(argv=None):
     metrics = {"script": "dcgan.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
                "images_per_second": args.epochs * (len(x) // args.batch_size) * args.batch_size / seconds, "history": history, "final": final}
     save(metrics, out / "dcgan_metrics.json")
-    print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity "
-          f"{final['diversity_ratio']:.2f}, nearest training image {final['nearest_ratio']:.2f} times as far as from held-out real images; "
-          f"repetition {final['repetition']:.1%} (real {final['repetition_real']:.1%}); epochs in all healthy ranges {final['healthy_fraction']:.0%}")
+    print(f"SWD x 1000: {final['swd']:.1f} (real {final['swd_real']:.1f}, untrained G {final['swd_untrained']:.1f}); diversity {final['diversity_ratio']:.2f}; "
+          f"repetition {final['repetition']:.1%} (real {final['repetition_real']:.1%})\nNearest training image: {final['nearest_ratio']:.2f} times as far as "
+          f"from held-out real images; epochs in all healthy ranges: {final['healthy_fraction']:.0%}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures and dcgan_metrics.json are in {out}")
     return metrics
 
