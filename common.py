@@ -1,7 +1,9 @@
 """Data loading and plotting for ae.py, vae.py and dcgan.py. No model, no loss, no training loop is in here."""
 
 import json
+import math
 import os
+import shutil
 import socket
 import sys
 import time
@@ -9,9 +11,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from matplotlib.figure import Figure  # not pyplot: it needs no display and leaves a notebook's backend alone
 from torchvision.datasets.mnist import MNIST, read_image_file, read_label_file
+from torchvision.datasets.utils import download_and_extract_archive
+from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
+
+PAINTINGS = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
 
 
 def fail(message, status=1):
@@ -121,6 +128,89 @@ def draw_digits(n, seed):
         ink = (width[:, None, None] - far * scale[:, None, None]) / 1.5 + .5  # an edge is 1.5 pixels soft
         images[labels == digit] = (255 * ink.clamp(0, 1)).byte()
     return images, labels
+
+
+def load_paintings(folder, synthetic=False):
+    """All images under `folder`; the Kaggle set if that is missing and called abstract_art; drawn ones if the download fails.
+
+    Returns name, x (N, 3, 64, 64) uint8, in an order of its own that is always the same. SystemExit if there are no images.
+    """
+    folder = Path(folder)
+    if synthetic:
+        print("Data: drawn paintings, as --synthetic asks; no real ones.")
+    elif not folder.exists() and folder.name == "abstract_art":
+        part = folder.with_name("abstract_art.part")
+
+        def fetch():
+            download_and_extract_archive(PAINTINGS, part, filename="abstract_art.zip", remove_finished=True)
+            part.replace(folder)
+        shutil.rmtree(part, ignore_errors=True)       # of a download that was killed
+        synthetic = not downloaded(fetch, "paintings", folder, "put any images into that folder")
+        shutil.rmtree(part, ignore_errors=True)       # of one that failed
+    if synthetic:
+        return "drawn paintings", draw_paintings(2776, seed=1)
+    if not folder.is_dir():
+        fail(f"--data {folder}: there is no such folder")
+    images, bad = [], []
+    for path in progress(sorted(p for p in folder.rglob("[!.]*") if p.is_file()), "Decoding"):
+        try:
+            images.append(decode_image(path))
+        except Exception:  # Pillow answers a damaged file with any of a dozen exceptions
+            bad += [path.name] * (path.suffix.lower() in Image.registered_extensions())   # others never claimed to be images
+    if bad:
+        print(f"Data: {len(bad)} unreadable images left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}")
+    if not images:
+        fail(f"--data {folder}: there is no readable image in it")
+    return folder.resolve().name, torch.stack(images)
+
+
+def decode_image(path):
+    """An image file of any size and mode, its shorter side resized to 64 and centre-cropped, as (3, 64, 64) uint8."""
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * 64, 2 * 64))                      # a large JPEG is decoded at a half, a quarter or an eighth
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):                                # 16-bit grey, which convert() would clip to white
+            image = image.point(lambda v: v / 256).convert("L")
+        image = ImageOps.fit(image.convert("RGBA"), (64, 64))     # RGBA: what is transparent becomes white
+        return pil_to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+def draw_paintings(n, seed):
+    """A stand-in: n abstract compositions (n, 3, 64, 64) uint8 of five families, the same for the same seed.
+
+    Twelve see-through shapes on a ground, in hues around one of the painting's own. Every shape is one formula,
+    |u/a|^p + |v/b|^p < 1 on turned and bent axes u, v: an ellipse for p = 2, nearly a rectangle for p = 16.
+    """
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *shape: torch.rand(*shape, generator=g)
+    #                            p  b/a  bend edge upright
+    families = torch.tensor([[16., .50, .02,  12, 1],        # colour fields
+                             [16., .08, .00,  40, 1],        # grids
+                             [2.0, 1.0, .00,  30, 0],        # discs
+                             [4.0, .15, .12,  12, 0],        # brush strokes
+                             [2.0, .70, .30,   4, 0]])       # clouds
+    p, thin, bend, edge, upright = families[torch.randperm(n, generator=g) % 5].T[:, :, None, None]     # (n, 1, 1) each
+    hue, spread = rand(n, 1), 0.1 + 0.5 * rand(n, 1).square()
+
+    def colour():  # (n, 3, 1, 1) in [0, 1]
+        h = hue + spread * torch.randn(n, 1, generator=g)
+        rgb = 0.5 + 0.5 * torch.cos(2 * math.pi * (h + torch.tensor([0, 1 / 3, 2 / 3])))
+        return ((0.2 + 0.8 * rand(n, 1)) * (1 - rand(n, 1) * (1 - rgb)))[:, :, None, None]    # brightness, saturation
+
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    image = colour().expand(n, 3, 64, 64)
+    for _ in range(12):
+        cx, cy, size, turn, phase, width = (rand(n, 1, 1) for _ in range(6))
+        turn = math.pi * torch.where(upright > 0, (2 * turn).floor() / 2, turn)
+        dx, dy = x - 2 * cx + 1, y - 2 * cy + 1
+        u, v = dx * turn.cos() + dy * turn.sin(), dy * turn.cos() - dx * turn.sin()
+        a = 0.15 + 0.75 * size.square() + 0.8 * upright
+        b = a * thin * torch.where(thin < 1, 0.4 + width, 1)
+        inside = 1 - ((u / a).abs() ** p + ((v + bend * torch.sin(4 * u + 2 * math.pi * phase)) / b).abs() ** p) ** (1 / p)
+        image = torch.lerp(image, colour(), (inside * b * edge).sigmoid()[:, None] * (0.5 + 0.5 * rand(n, 1, 1, 1)))
+    for cells, strength in (4, 0.06), (64, 0.02):          # uneven paint, and the grain of the canvas
+        image = image + strength * F.interpolate(torch.randn(n, 1, cells, cells, generator=g), size=64, mode="bicubic")
+    return (255 * image.clamp(0, 1)).byte()
 
 
 def output_dir(out, name):

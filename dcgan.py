@@ -22,109 +22,20 @@ Each has its switch: --no-augment --logit-penalty 0 --batch-size 64 --lr 2e-4 --
 import argparse
 import itertools
 import math
-import shutil
 import time
-from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ImageDraw
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-from torchvision.datasets.utils import download_and_extract_archive
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common import downloaded, fail, load_checkpoint, output_dir, pick_device, plot_curves, plot_images, progress, save
+from common import fail, load_checkpoint, load_paintings, output_dir, pick_device, plot_curves, plot_images, progress, save
 
-URL = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
-SIZE = 64
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}  # of epoch means; a rule of thumb
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
-def load_paintings(folder, synthetic=False):
-    """All images under `folder`; the Kaggle set if that is missing and called abstract_art; drawn ones if the download fails.
-
-    Returns name, x (N, 3, 64, 64) uint8, in an order of its own that is always the same. SystemExit if there are no images.
-    """
-    folder = Path(folder)
-    if synthetic:
-        print("Data: drawn paintings, as --synthetic asks; no real ones.")
-    elif not folder.exists() and folder.name == "abstract_art":
-        part = folder.with_name("abstract_art.part")
-
-        def fetch():
-            download_and_extract_archive(URL, part, filename="abstract_art.zip", remove_finished=True)
-            part.replace(folder)
-        shutil.rmtree(part, ignore_errors=True)       # of a download that was killed
-        synthetic = not downloaded(fetch, "paintings", folder, "put any images into that folder")
-        shutil.rmtree(part, ignore_errors=True)       # of one that failed
-    if synthetic:
-        return "drawn paintings", draw_paintings(2776, seed=1)
-    if not folder.is_dir():
-        fail(f"--data {folder}: there is no such folder")
-    images, bad = [], []
-    for path in progress(sorted(p for p in folder.rglob("[!.]*") if p.is_file()), "Decoding"):
-        try:
-            images.append(decode(path))
-        except Exception:  # Pillow answers a damaged file with any of a dozen exceptions
-            bad += [path.name] * (path.suffix.lower() in Image.registered_extensions())   # others never claimed to be images
-    if bad:
-        print(f"Data: {len(bad)} unreadable images left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}")
-    if not images:
-        fail(f"--data {folder}: there is no readable image in it")
-    return folder.resolve().name, torch.stack(images)
-
-
-def decode(path):
-    """An image file of any size and mode, its shorter side resized to 64 and centre-cropped, as (3, 64, 64) uint8."""
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * SIZE, 2 * SIZE))                      # a large JPEG is decoded at a half, a quarter or an eighth
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):                                # 16-bit grey, which convert() would clip to white
-            image = image.point(lambda v: v / 256).convert("L")
-        image = ImageOps.fit(image.convert("RGBA"), (SIZE, SIZE))     # RGBA: what is transparent becomes white
-        return pil_to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
-
-
-def draw_paintings(n, seed):
-    """A stand-in: n abstract compositions (n, 3, 64, 64) uint8 of five families, the same for the same seed.
-
-    Twelve see-through shapes on a ground, in hues around one of the painting's own. Every shape is one formula,
-    |u/a|^p + |v/b|^p < 1 on turned and bent axes u, v: an ellipse for p = 2, nearly a rectangle for p = 16.
-    """
-    g = torch.Generator().manual_seed(seed)
-    rand = lambda *shape: torch.rand(*shape, generator=g)
-    #                            p  b/a  bend edge upright
-    families = torch.tensor([[16., .50, .02,  12, 1],        # colour fields
-                             [16., .08, .00,  40, 1],        # grids
-                             [2.0, 1.0, .00,  30, 0],        # discs
-                             [4.0, .15, .12,  12, 0],        # brush strokes
-                             [2.0, .70, .30,   4, 0]])       # clouds
-    p, thin, bend, edge, upright = families[torch.randperm(n, generator=g) % 5].T[:, :, None, None]     # (n, 1, 1) each
-    hue, spread = rand(n, 1), 0.1 + 0.5 * rand(n, 1).square()
-
-    def colour():  # (n, 3, 1, 1) in [0, 1]
-        h = hue + spread * torch.randn(n, 1, generator=g)
-        rgb = 0.5 + 0.5 * torch.cos(2 * math.pi * (h + torch.tensor([0, 1 / 3, 2 / 3])))
-        return ((0.2 + 0.8 * rand(n, 1)) * (1 - rand(n, 1) * (1 - rgb)))[:, :, None, None]    # brightness, saturation
-
-    y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
-    image = colour().expand(n, 3, SIZE, SIZE)
-    for _ in range(12):
-        cx, cy, size, turn, phase, width = (rand(n, 1, 1) for _ in range(6))
-        turn = math.pi * torch.where(upright > 0, (2 * turn).floor() / 2, turn)
-        dx, dy = x - 2 * cx + 1, y - 2 * cy + 1
-        u, v = dx * turn.cos() + dy * turn.sin(), dy * turn.cos() - dx * turn.sin()
-        a = 0.15 + 0.75 * size.square() + 0.8 * upright
-        b = a * thin * torch.where(thin < 1, 0.4 + width, 1)
-        inside = 1 - ((u / a).abs() ** p + ((v + bend * torch.sin(4 * u + 2 * math.pi * phase)) / b).abs() ** p) ** (1 / p)
-        image = torch.lerp(image, colour(), (inside * b * edge).sigmoid()[:, None] * (0.5 + 0.5 * rand(n, 1, 1, 1)))
-    for cells, strength in (4, 0.06), (SIZE, 0.02):          # uneven paint, and the grain of the canvas
-        image = image + strength * F.interpolate(torch.randn(n, 1, cells, cells, generator=g), size=SIZE, mode="bicubic")
-    return (255 * image.clamp(0, 1)).byte()
 
 
 # --------------------------------------------------------------------------------------------------------------- model
@@ -176,7 +87,7 @@ def augment(x):
     theta = torch.zeros(len(x), 2, 3, device=x.device)                        # the output at (u, v) is x at theta (u, v, 1)
     theta[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1   # -1 mirrors
     theta[:, 1, 1] = 1
-    theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / SIZE   # the image is 2 wide
+    theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / 64   # the image is 2 wide
     return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False)
 
 
@@ -461,8 +372,7 @@ def main(argv=None):
               **{k: v for k, v in vars(args).items() if k not in ("data", "synthetic", "device", "out", "resume", "sample")}}
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images; G {parameters_G:,}, D {parameters_D:,} parameters on {device}")
     n = min(1024, len(x) // 2)
-    floor = sliced_wasserstein(x[n:2 * n].float() / 255, x[:n].float() / 255)
-    untrained = compare(generate(averaged, fixed_noise(args, x)), x)
+    real, untrained = (compare(images, x) for images in (x[n:2 * n].float() / 255, generate(averaged, fixed_noise(args, x))))
     try:
         history, progression, seconds = train(G, D, averaged, x, args, checkpoints / "dcgan.pt", config)
     except KeyboardInterrupt:
@@ -471,9 +381,8 @@ def main(argv=None):
     fake = generate(averaged, fixed_noise(args, x))
     healthy = [all(low <= history[key][i] <= high for key, (low, high) in HEALTHY.items()) for i in range(args.epochs)]
     final = {"parameters_G": parameters_G, "parameters_D": parameters_D, **{key: values[-1] for key, values in history.items()},
-             "swd_real": sum(floor) / 3, "swd_untrained": untrained["swd"],
+             "swd_real": real["swd"], "swd_untrained": untrained["swd"], "repetition_real": real["repetition"],
              "nearest_ratio": (nearest(fake, x)[0].mean() / nearest(held_out.float() / 255, x)[0].mean()).item(),
-             "repetition_real": repetition(x[:len(fake)].float() / 255),
              "healthy_fraction": sum(healthy) / len(healthy)}
     draw_figures(averaged, name, x, progression, history, final, args, out)
     metrics = {"script": "dcgan.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,

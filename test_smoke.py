@@ -30,7 +30,7 @@ TINY = ["--synthetic", "--epochs", "2", "--batch-size", "64", "--hidden", "64", 
 TINY_GAN = ["--synthetic", "--epochs", "2", "--batch-size", "32", "--width", "4"]
 FLAGS = {ae: TINY, vae: TINY, dcgan: TINY_GAN}
 draw_digits = functools.lru_cache(common.draw_digits)
-draw_paintings = functools.lru_cache(dcgan.draw_paintings)
+draw_paintings = functools.lru_cache(common.draw_paintings)
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ def small_and_apart(monkeypatch, tmp_path):
     """Every test in a folder of its own, with 1,500 + 250 drawn digits or 138 drawn paintings, and no way to download."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "draw_digits", lambda n, seed: draw_digits(n // 40, seed))
-    monkeypatch.setattr(dcgan, "draw_paintings", lambda n, seed: draw_paintings(n // 20, seed))
-    monkeypatch.setattr(dcgan, "URL", "http://127.0.0.1:9/nothing-listens-here")
+    monkeypatch.setattr(common, "draw_paintings", lambda n, seed: draw_paintings(n // 20, seed))
+    monkeypatch.setattr(common, "PAINTINGS", "http://127.0.0.1:9/nothing-listens-here")
     monkeypatch.setattr(common, "MNIST", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no route to host")))
 
 
@@ -142,7 +142,7 @@ def test_as_notebook_cell(script, monkeypatch, no_figures):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     text, cell = Path(script.__file__).read_text(), {"__name__": "__main__"}
     if script is dcgan:                                                         # the defaults, but for the hour that they would take
-        for slow, fast in ('"https://www.kaggle.com/', '"http://127.0.0.1:9/'), ("default=100, help", "default=1, help"), ('default=64, metavar="W"', 'default=4, metavar="W"'), ("(2776,", "(138,"):
+        for slow, fast in ("default=100, help", "default=1, help"), ('default=64, metavar="W"', 'default=4, metavar="W"'):
             assert text.count(slow) == 1
             text = text.replace(slow, fast)
     exec(compile(text, "<cell>", "exec"), cell)                                 # with the default flags, offline
@@ -405,7 +405,7 @@ def test_odd_images(capsys):
     (folder / "empty.png").touch()
     (folder / "notes.txt").write_text("not an image, and not called one")
     (folder / ".hidden.jpg").write_bytes(b"Finder's")
-    name, images = dcgan.load_paintings("mine")
+    name, images = common.load_paintings("mine")
     out = capsys.readouterr().out
     assert name == "mine" and images.shape == (8, 3, 64, 64) and images.dtype == torch.uint8
     assert "2 unreadable images left out: broken.jpg, empty.png" in out
@@ -414,7 +414,7 @@ def test_odd_images(capsys):
     for bad in "nowhere", "mine/empty", "mine/notes.txt":
         Path("mine/empty").mkdir(exist_ok=True)
         with pytest.raises(SystemExit) as stop:
-            dcgan.load_paintings(bad)
+            common.load_paintings(bad)
         assert stop.value.code == 1 and "--data" in capsys.readouterr().err
 
 
@@ -445,18 +445,18 @@ def test_download(monkeypatch, capsys, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda s, set=socket.setdefaulttimeout: set(s and 0.3))    # 5 s would be 5 s
     for path, words in ("/404", "404"), ("/broken", ""), ("/stall", "timed out"):
-        monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}{path}")
-        name, x = dcgan.load_paintings("data/abstract_art")
+        monkeypatch.setattr(common, "PAINTINGS", f"http://127.0.0.1:{server.server_port}{path}")
+        name, x = common.load_paintings("data/abstract_art")
         out = capsys.readouterr().out
         assert name == "drawn paintings" and "their download failed" in out and words in out
         assert not list(Path("data").glob("abstract_art*")), "half a download was left behind"
-    monkeypatch.setattr(dcgan, "URL", f"http://127.0.0.1:{server.server_port}/start")
-    name, x = dcgan.load_paintings("data/abstract_art")
+    monkeypatch.setattr(common, "PAINTINGS", f"http://127.0.0.1:{server.server_port}/start")
+    name, x = common.load_paintings("data/abstract_art")
     assert name == "abstract_art" and x.shape == (6, 3, 64, 64)
     server.server_close()
     done.set()
-    monkeypatch.setattr(dcgan, "URL", "http://127.0.0.1:9/")
-    assert dcgan.load_paintings("data/abstract_art")[0] == "abstract_art"         # is not downloaded twice
+    monkeypatch.setattr(common, "PAINTINGS", "http://127.0.0.1:9/")
+    assert common.load_paintings("data/abstract_art")[0] == "abstract_art"         # is not downloaded twice
 
 
 # -------------------------------------------------------------------------------------------------------------- README
