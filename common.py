@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from matplotlib.figure import Figure  # not pyplot: it needs no display and leaves a notebook's backend alone
+from PIL import Image, ImageOps
 from torchvision.datasets.mnist import MNIST, read_image_file, read_label_file
 from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.transforms.functional import pil_to_tensor
@@ -45,7 +45,7 @@ def downloaded(fetch, what, folder, mend):
         fetch()
         return True
     except (FileExistsError, NotADirectoryError, PermissionError) as e:
-        fail(f"--data {folder}: {e.strerror}")
+        fail(f"--data: cannot download to {folder}: {e.strerror}")
     except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
         reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
         print(f"Data: drawn {what}, because there are no real ones in {folder} and their download failed: {reason}.\n"
@@ -133,7 +133,7 @@ def draw_digits(n, seed):
 def load_paintings(folder, synthetic=False):
     """All images under `folder`; the Kaggle set if that is missing and called abstract_art; drawn ones if the download fails.
 
-    Returns name, x (N, 3, 64, 64) uint8, in an order of its own that is always the same. SystemExit if there are no images.
+    Returns name, x (N, 3, 64, 64) uint8, sorted by path. SystemExit if there are no images.
     """
     folder = Path(folder)
     if synthetic:
@@ -167,11 +167,11 @@ def load_paintings(folder, synthetic=False):
 def decode_image(path):
     """An image file of any size and mode, its shorter side resized to 64 and centre-cropped, as (3, 64, 64) uint8."""
     with Image.open(path) as image:
-        image.draft("RGB", (2 * 64, 2 * 64))                      # a large JPEG is decoded at a half, a quarter or an eighth
+        image.draft("RGB", (128, 128))                              # a large JPEG is decoded at a half, a quarter or an eighth
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):                                # 16-bit grey, which convert() would clip to white
+        if image.mode.startswith("I"):                              # 16-bit grey, which convert() would clip to white
             image = image.point(lambda v: v / 256).convert("L")
-        image = ImageOps.fit(image.convert("RGBA"), (64, 64))     # RGBA: what is transparent becomes white
+        image = ImageOps.fit(image.convert("RGBA"), (64, 64))       # RGBA: what is transparent becomes white
         return pil_to_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
@@ -208,7 +208,7 @@ def draw_paintings(n, seed):
         b = a * thin * torch.where(thin < 1, 0.4 + width, 1)
         inside = 1 - ((u / a).abs() ** p + ((v + bend * torch.sin(4 * u + 2 * math.pi * phase)) / b).abs() ** p) ** (1 / p)
         image = torch.lerp(image, colour(), (inside * b * edge).sigmoid()[:, None] * (0.5 + 0.5 * rand(n, 1, 1, 1)))
-    for cells, strength in (4, 0.06), (64, 0.02):          # uneven paint, and the grain of the canvas
+    for cells, strength in (4, 0.06), (64, 0.02):            # uneven paint, and the grain of the canvas
         image = image + strength * F.interpolate(torch.randn(n, 1, cells, cells, generator=g), size=64, mode="bicubic")
     return (255 * image.clamp(0, 1)).byte()
 
