@@ -14,9 +14,9 @@ direction, but while D wins, D(G(z)) ~ 0, the second is flat, and G would learn 
     Nearest training image: 1.13 times as far as from held-out real images; epochs in all healthy ranges: 100%
     torch 2.15.0+cu132, cpu, 2754 s of training; figures and dcgan_metrics.json are in figures
 
-The defaults add to the plain recipe of 2016 what so few images need: D sees them mirrored and moved, and large logits cost it something;
-batches are small, for more steps; D learns half as fast, G a quarter, and both rates fall to 0; an average of G's weights is what paints.
-Each has its switch: --no-augment --logit-penalty 0 --batch-size 64 --lr 2e-4 --g-lr 2e-4 --decay 0 --average 0 is the plain recipe.
+So few images are hard on the plain recipe of 2016, --no-augment --logit-penalty 0 --batch-size 64 --lr 2e-4 --g-lr 2e-4 --decay 0 --average 0.
+The defaults change each of these: D sees all images mirrored and moved, large logits cost it something, batches are small, for more steps,
+D's learning rate is half as high and G's a quarter, both fall to 0, and an average of G's weights is what paints.
 """
 
 import argparse
@@ -53,10 +53,7 @@ def make_generator(width=64, latent_dim=100):
 
 
 def make_discriminator(width=64, spectral=False):
-    """Image (B, 3, 64, 64) in [-1, 1] -> logit (B,) of the probability that it is real. `spectral`: Lipschitz layers.
-
-    D always judges by its batch's own statistics, so its BatchNorm keeps no running ones.
-    """
+    """Image (B, 3, 64, 64) in [-1, 1] -> logit (B,) of the probability that it is real, by the BatchNorm statistics of its batch alone."""
     layers, channels = [], (3, width, 2 * width, 4 * width, 8 * width)                     # sides 64, 32, 16, 8, 4
     for i, (n_in, n_out) in enumerate(zip(channels, channels[1:])):
         norm = [nn.BatchNorm2d(n_out, track_running_stats=False)] if i else []             # none on pixels
@@ -79,16 +76,17 @@ def initialise(layer):
 
 # ---------------------------------------------------------------------------------------------------------------- loss
 def augment(x):
-    """Each image mirrored or not, and moved by up to 8 pixels each way: (B, 3, 64, 64), grey where nothing moves in.
+    """Each image mirrored or not and moved by up to 8 pixels each way, black where nothing moves in: (B, 3, 64, 64) in [-1, 1].
 
-    D sees real and generated images only like this, so it cannot learn a few thousand real ones by heart. It is differentiable,
-    so that G learns through it, and G's own images are left alone   [Zhao et al. 2020, arXiv 2006.10738]
+    D sees real and generated images only like this, so it cannot learn a few thousand real ones by heart; it is differentiable, so that
+    G learns through it   [Zhao et al. 2020, arXiv 2006.10738]. And black is D's yardstick for contrast: D has no biases, LeakyReLU passes
+    a factor c > 0 on and BatchNorm divides by it, so that D(c x) = D(x) for a batch x. Edges of 0, which is grey, would scale with it.
     """
     theta = torch.zeros(len(x), 2, 3, device=x.device)                        # the output at (u, v) is x at theta (u, v, 1)
     theta[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1   # -1 mirrors
     theta[:, 1, 1] = 1
     theta[:, :, 2] = torch.randint(-8, 9, (len(x), 2), device=x.device) * 2 / 64   # the image is 2 wide
-    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False)
+    return F.grid_sample(x.float() + 1, F.affine_grid(theta, x.shape, align_corners=False), mode="nearest", align_corners=False) - 1   # it fills with 0
 
 
 # --------------------------------------------------------------------------------------------------------------- train
@@ -105,8 +103,9 @@ def train(G, D, averaged, x, args, checkpoint, config):
         history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
         torch.set_rng_state(state["rng"])
 
-    # bfloat16 where the hardware computes in it; elsewhere it would be slower.
-    bf16 = device.type == "cuda" or getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    # bfloat16 where the hardware has it; elsewhere it is emulated, and slower. torch before 2.10 cannot tell of a CPU.
+    bf16 = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else
+            getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False))
     mixed_precision = torch.autocast("cuda" if device.type == "cuda" else "cpu", torch.bfloat16, enabled=bf16)
     batches = len(x) // args.batch_size      # the rest, too few for BatchNorm's statistics, waits for another epoch's shuffle
     for epoch in range(done + 1, args.epochs + 1):
@@ -126,7 +125,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
                 fake = G(torch.randn(len(real), args.latent_dim, 1, 1, device=device))
                 logit_real, logit_fake = judge(real), judge(fake.detach())    # detach: this step is D's alone
                 loss_D = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
-                # What D is surest of pulls hardest on it: it stays moderate even while it wins.   [Tseng et al. 2021, arXiv 2104.03310, anchors at 0]
+                # A large logit is pulled back, so that D stays moderate even while it wins   [Tseng et al. 2021, arXiv 2104.03310, anchors at 0]
                 penalty = args.logit_penalty * (logit_real.square().mean() + logit_fake.square().mean())
             opt_D.zero_grad()
             (loss_D + penalty).backward()
@@ -219,6 +218,15 @@ def sliced_wasserstein(fake, real, directions=128):
     return distances
 
 
+def repetition(x):
+    """Share of the detail of images (N, 3, 64, 64) that is the same in all, at the same place: 1 for copies, 1 / N for unrelated images.
+
+    The energy of the mean image's detail over the mean energy of the detail, at 64 and at 32 pixels. What moves is not repeated, so the
+    sliced Wasserstein distance, which knows no places, is blind to it.
+    """
+    return sum((level.mean(0).square().mean() / level.square().mean()).item() / 2 for level in laplacian_pyramid(x)[:2])
+
+
 def compare(fake, x):
     """How near are fake images (N, 3, 64, 64) in [0, 1] to real ones, x (M, 3, 64, 64) uint8, as a set?
 
@@ -230,15 +238,6 @@ def compare(fake, x):
     scales, spread = sliced_wasserstein(fake, real), [torch.cdist(images, images).sum() for images in (fake.flatten(1), real.flatten(1))]
     return {"swd": sum(scales) / 3, **{f"swd_{side}": d for side, d in zip((64, 32, 16), scales)}, "diversity_ratio": (spread[0] / spread[1]).item(),
             "repetition": repetition(fake)}
-
-
-def repetition(x):
-    """Share of the detail of images (N, 3, 64, 64) that is the same in all, at the same place: 1 for copies, 1 / N for unrelated images.
-
-    The energy of the mean image's detail over the mean energy of the detail, at 64 and at 32 pixels. What moves is not repeated, so the
-    sliced Wasserstein distance, which knows no places, is blind to it.
-    """
-    return sum((level.mean(0).square().mean() / level.square().mean()).item() / 2 for level in laplacian_pyramid(x)[:2])
 
 
 def nearest(images, x):
@@ -292,7 +291,7 @@ def draw_figures(averaged, name, x, progression, history, final, args, out):
     closest = distance.argsort()[:10]
     plot_images(out / "dcgan_nearest.png", {"generated": fake[closest], "nearest real": x[index[closest]].float() / 255}, title +
                 f"of {len(fake):,} samples the ten nearest to a training image, root mean square distance below", [f"{d:.3f}" for d in distance[closest]])
-    # From z_0 to z_1 on a circle: every point on the way is as likely under N(0, I) as its ends, while a straight line cuts through the middle.
+    # From z_0 to z_1 on a circle: every point on the way is again a draw from N(0, I), while those of a straight line are too near to 0.
     z, t = fixed_noise(args, x)[:12].view(2, 6, 1, -1, 1, 1), torch.linspace(0, math.pi / 2, 10, device=device).view(10, 1, 1, 1)
     walk = generate(averaged, (t.cos() * z[0] + t.sin() * z[1]).flatten(0, 1))
     plot_images(out / "dcgan_walk.png", list(walk.split(10)), title + "walks through the space of z")

@@ -157,7 +157,7 @@ def test_flags(script, capsys):
     with pytest.raises(SystemExit) as stop:
         script.main(["--help"])
     assert stop.value.code == 0 and f"(default: {100 if script is dcgan else 30})" in capsys.readouterr().out
-    own = [["--width", "0"], ["--average", "1"], ["--decay", "1.5"], ["--logit-penalty", "-1"], ["--instance-noise", "inf"], ["--g-steps", "0"], ["--sample", "0"]]
+    own = [["--width", "0"], ["--g-lr", "0"], ["--average", "1"], ["--decay", "1.5"], ["--logit-penalty", "-1"], ["--instance-noise", "inf"], ["--g-steps", "0"], ["--sample", "0"]]
     for bad in (["--epoch", "0"], ["--lr", "-1"], ["--lr", "nan"], ["--latent", "3", "--hiden", "5"], ["--batch-size", "9999", "--synthetic"],
                 ["--limit", "-5"], ["--device", "abacus"], *(own if script is dcgan else [["--hidden", "0"]])):
         with pytest.raises(SystemExit) as stop:
@@ -362,6 +362,12 @@ def test_augment():
     ramp = torch.linspace(-1, 1, 64).expand(64, 3, 64, 64)
     rises = (dcgan.augment(ramp).diff(dim=3) > 0).float().mean((1, 2, 3))
     assert 16 < (rises > 0.5).sum() < 48                                         # half of them are mirrored
+    D, faint = dcgan.make_discriminator(8).double(), 0.3 * x                     # D is blind to contrast, but not behind black edges
+    torch.manual_seed(0)
+    seen = dcgan.augment(x)
+    torch.manual_seed(0)
+    change = lambda a, b: ((D(a.double()) - D(b.double())).abs().mean() / D(a.double()).std()).item()
+    assert change(x, faint) < 0.1 < 0.3 < change(seen, dcgan.augment(faint))
 
 
 def test_sliced_wasserstein():
