@@ -169,6 +169,7 @@ def parse_args(argv=None):
     data.add_argument("--data", metavar="DIR", default="data", help="where MNIST is (DIR/MNIST/raw) or will be downloaded to")
     data.add_argument("--synthetic", action="store_true", help="drawn digits instead of MNIST: no download, no network")
     data.add_argument("--limit", type=int, metavar="N", help="train on the first N images")
+    data.add_argument("--validate", action="store_true", help="leave the test images alone: train on 5/6 of the training images, test on the rest")
     data.add_argument("--noise", type=float, default=0.0, metavar="S", help="denoising: standard deviation of the noise on the input")
     model.add_argument("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
     model.add_argument("--hidden", type=int, nargs="+", default=[512, 256, 256], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
@@ -194,7 +195,7 @@ def main(argv=None):
     device = pick_device(args.device)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
-    name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
+    name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device, args.validate)
     if args.batch_size > len(x):
         fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
     out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)

@@ -55,11 +55,12 @@ def downloaded(fetch, what, folder, mend):
         socket.setdefaulttimeout(None)
 
 
-def load_digits(folder, synthetic=False, limit=None, device="cpu"):
+def load_digits(folder, synthetic=False, limit=None, device="cpu", validate=False):
     """MNIST from folder/MNIST/raw, downloaded if missing; drawn digits if that fails (it says so) or if `synthetic`.
 
     Returns name, x (N, 784) float in [0, 1], y (N,) int64 in 0..9, test_x (M, 784), test_y (M,): whole sets on the device,
-    so that a batch is x[idx] and needs no workers. `limit` keeps the first images of x. SystemExit names a damaged file.
+    so that a batch is x[idx] and needs no workers. `limit` keeps the first images of x. `validate` puts the last sixth of x in the place
+    of the test images, and the name says so. SystemExit names a damaged file.
     """
     raw = Path(folder) / "MNIST" / "raw"
     files = [raw / f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -77,7 +78,10 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu"):
         if not good:
             fail(f"{f} is damaged or not MNIST: delete it and its .gz, and the next run downloads it again")
     x, y, test_x, test_y = (t.flatten(1).to(device).float() / 255 if t.dim() == 3 else t.to(device) for t in tensors)
-    return "drawn digits" if synthetic else "MNIST", x[:limit], y[:limit], test_x, test_y
+    if validate:
+        n = len(x) * 5 // 6
+        x, y, test_x, test_y = x[:n], y[:n], x[n:], y[n:]
+    return ("drawn digits" if synthetic else "MNIST") + " (validation)" * validate, x[:limit], y[:limit], test_x, test_y
 
 
 def draw_digits(n, seed):

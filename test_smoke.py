@@ -7,6 +7,7 @@ import json
 import math
 import re
 import socket
+import statistics
 import struct
 import sys
 import threading
@@ -99,7 +100,7 @@ def test_variants():
         metrics = vae.main(TINY + flags + ["--epochs", "1", "--limit", "300", "--out", "variant"])
         assert metrics["final"]["test_recon"] > metrics["final"]["floor"]
     assert is_drawn("variant/synthetic/vae_manifold.png") and is_drawn("variant/synthetic/vae_traversal.png")
-    assert ae.main(TINY + ["--latent-dim", "2", "--epochs", "1", "--limit", "300"])["final"]["pca_mse"] > 0
+    assert ae.main(TINY + ["--latent-dim", "2", "--epochs", "1", "--limit", "300", "--validate"])["final"]["pca_mse"] > 0
 
 
 def test_same_seed_same_metrics(no_figures):
@@ -177,6 +178,13 @@ def test_drawn_digits():
     rows = torch.arange(28.)
     centre = (x.float().sum(2) * rows).sum(1) / x.float().sum((1, 2))
     assert abs(centre.mean() - 13.5) < 0.2 and x[:, :2].float().mean() < 1
+
+
+def test_validation_digits_are_training_digits():
+    x, y, test_x = common.load_digits("data", synthetic=True)[1:4]
+    name, *parts = common.load_digits("data", synthetic=True, limit=7, validate=True)
+    assert name == "drawn digits (validation)" and [len(part) for part in parts] == [7, 7, 250, 250] and not torch.equal(parts[2], test_x)
+    assert all(torch.equal(*pair) for pair in ((parts[0], x[:7]), (parts[2], x[1250:]), (parts[3], y[1250:])))
 
 
 def idx(*shape):
@@ -466,13 +474,36 @@ def test_download(monkeypatch, capsys, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- README
-def test_readme():
-    text = (HERE / "README.md").read_text()
+def test_readme_images_and_links():
+    text, drawn = (HERE / "README.md").read_text(), {script.__name__: Path(script.__file__).read_text() for script in (ae, vae, dcgan)}
     for image in re.findall(r"figures/[\w./-]+\.(?:png|gif)", text):
+        script, _, content = Path(image).name.partition("_")
         assert is_drawn(HERE / image), image
-    for shown, run, key in re.findall(r"([\d.,]+%?)<!--(\S+) (\S+)-->", text):       # 59.3<!--dcgan final.swd-->: from figures/dcgan_metrics.json
-        value = json.loads((HERE / "figures" / f"{run}_metrics.json").read_text())
-        for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        places = len(shown.rstrip("%").partition(".")[2])
-        assert shown == f"{value:,.{places}{'%' if shown[-1] == '%' else 'f'}}", f"{run} {key}: README says {shown}, the run {value}"
+        assert Path(image).name in drawn[script] or f'"{Path(content).stem}"' in drawn[script], f"{image} is of no script's making"
+    headings = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert link[1:] in headings if link[0] == "#" else (HERE / link).exists(), link
+
+
+def test_readme_commands():
+    commands = re.findall(r"python (ae|vae|dcgan)\.py([^`|&#>\n]*)", (HERE / "README.md").read_text())
+    assert len(commands) > 10
+    for script, flags in commands:
+        {"ae": ae, "vae": vae, "dcgan": dcgan}[script].parse_args(flags.split())
+
+
+def test_readme_numbers():
+    """59.3<!--dcgan final.swd--> is from figures/dcgan_metrics.json; 59.3 ± 0.4<!--a,b,c final.swd-->: mean and standard deviation of three."""
+    marked = re.findall(r"([\d.,]+)(%?)(?: ± ([\d.,]+)%?)?<!--(\S+) (\S+)-->", (HERE / "README.md").read_text())
+    assert marked
+    for mean, percent, spread, runs, key in marked:
+        values = []
+        for run in runs.split(","):
+            value = json.loads((HERE / "figures" / f"{run}_metrics.json").read_text())
+            for part in key.split("."):
+                value = value[int(part)] if isinstance(value, list) else value[part]
+            values.append(100 * value if percent else value)
+        expected = [of(values) for of in ((statistics.mean, statistics.stdev) if len(values) > 1 else (statistics.mean,))]
+        shown = [number for number in (mean, spread) if number]
+        assert shown == [f"{value:,.{len(number.partition('.')[2])}f}" for number, value in zip(shown, expected)] and len(shown) == len(expected), (
+            f"{runs} {key}: README says {shown}, the runs {expected}")

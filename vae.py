@@ -267,6 +267,7 @@ def parse_args(argv=None):
     data.add_argument("--data", metavar="DIR", default="data", help="where MNIST is (DIR/MNIST/raw) or will be downloaded to")
     data.add_argument("--synthetic", action="store_true", help="drawn digits instead of MNIST: no download, no network")
     data.add_argument("--limit", type=int, metavar="N", help="train on the first N images")
+    data.add_argument("--validate", action="store_true", help="leave the test images alone: train on 5/6 of the training images, test on the rest")
     data.add_argument("--binarize", action="store_true", help="black or white pixels, white with probability x, as for published likelihoods")
     model.add_argument("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
     model.add_argument("--hidden", type=int, nargs="+", default=[768, 512], metavar="H", help="hidden layers of the encoder, mirrored in the decoder")
@@ -299,7 +300,7 @@ def main(argv=None):
     device = pick_device(args.device)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
-    name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.limit, device)
+    name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.limit, device, args.validate)
     if args.batch_size > len(x):
         fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
     # The test images are binarised once, with a seed of their own: the same for every run.
@@ -343,7 +344,7 @@ def main(argv=None):
         final["ae_precision"], final["ae_coverage"] = precision_coverage(ae["prior"], grey_x)
         final["ae_fitted_precision"], final["ae_fitted_coverage"] = precision_coverage(ae["fitted"], grey_x)
     else:
-        ae, flags = None, " --synthetic" * args.synthetic + f" --limit {args.limit}" * bool(args.limit)
+        ae, flags = None, " --synthetic" * args.synthetic + " --validate" * args.validate + f" --limit {args.limit}" * bool(args.limit)
         print(f"No autoencoder to compare with. For one, first: python ae.py --latent-dim {args.latent_dim}{flags}")
     draw_figures(model, ae, name, grey_x, test_y, mu, kl, history, args, out)
     metrics = {"script": "vae.py", "args": vars(args), "dataset": name, "torch": torch.__version__, "device": device, "seconds": seconds,
