@@ -26,7 +26,7 @@ import torch
 import torch.nn as nn
 from matplotlib.figure import Figure
 
-from common import fail, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
+from common import fail, interruptible, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
 
 # --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
@@ -189,6 +189,7 @@ def parse_args(argv=None):
     return args
 
 
+@interruptible()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/ae_metrics.json."""
     args = parse_args(argv)
@@ -203,10 +204,7 @@ def main(argv=None):
     parameters = sum(p.numel() for p in model.parameters())
     config = {"script": "ae.py", "dataset": name, **{k: v for k, v in vars(args).items() if k not in ("data", "synthetic", "device", "out", "resume")}}
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images; {parameters:,} parameters on {device}")
-    try:
-        history, seconds = train(model, x, test_x, args, checkpoints / "ae.pt", config)
-    except KeyboardInterrupt:
-        fail(f"interrupted; the same command with --resume goes on after the last finished epoch ({checkpoints / 'ae.pt'})")
+    history, seconds = train(model, x, test_x, args, checkpoints / "ae.pt", config)
     with torch.no_grad():
         codes, test_codes = (torch.cat([model.encode(b) for b in images.split(1000)]) for images in (x, test_x))
     mean, directions = pca(x, args.latent_dim)

@@ -1,11 +1,13 @@
 """Data loading and plotting for ae.py, vae.py and dcgan.py. No model, no loss, no training loop is in here."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
-import socket
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,12 +21,28 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid
 
 PAINTINGS = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
+PATIENCE = 10  # seconds without a byte, then a download is given up
 
 
 def fail(message, status=1):
     """End the run with one line on stderr: for mistakes of the user, not of the code."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def interruptible():
+    """As a decorator of main: Ctrl-C, or a SIGTERM, ends the run with one line."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(ValueError):                     # outside of the main thread signals cannot be set, nor do they arrive
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted; if an epoch was finished, the same command with --resume goes on after it")
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, handler)
 
 
 def pick_device(name):
@@ -38,21 +56,28 @@ def pick_device(name):
     return name
 
 
-def downloaded(fetch, what, folder, mend):
-    """True if the download fetch() works; else say why not, and that the stand-in is used. SystemExit if there is a file in its way."""
-    try:
-        socket.setdefaulttimeout(5)  # seconds of silence, from each address that torchvision tries
-        fetch()
-        return True
-    except (FileExistsError, NotADirectoryError, PermissionError) as e:
-        fail(f"--data: cannot download to {folder}: {e.strerror}")
-    except Exception as e:  # no route, no name server, an HTTP error, silence, half a file: all end here
-        reason = (str(e).strip() or type(e).__name__).splitlines()[-1].strip("<>")
+def downloaded(fetch, what, folder, mend, into):
+    """True if the download fetch() into the folder `into` works; else say why not, and that the stand-in is used. SystemExit if a file is in its way."""
+    errors = []
+
+    def attempt():
+        try:
+            fetch()
+        except Exception as e:  # no route, no name server, an HTTP error, half a file: all end here
+            errors.append(e)
+    # A thread, because no time limit reaches a name server that does not answer, and one per address is too long for a host with eight.
+    thread, before = threading.Thread(target=attempt, daemon=True), None
+    thread.start()
+    while thread.is_alive() and before != (before := sum(f.stat().st_size for f in into.rglob("*") if f.is_file())):
+        thread.join(PATIENCE)
+    error = errors[0] if errors else TimeoutError(f"nothing came for {PATIENCE} s") if thread.is_alive() else None
+    if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
+        fail(f"--data: cannot download to {folder}: {error.strerror}")
+    if error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip("<>")
         print(f"Data: drawn {what}, because there are no real ones in {folder} and their download failed: {reason}.\n"
               f"      For real ones run again with a network, or {mend}.")
-        return False
-    finally:
-        socket.setdefaulttimeout(None)
+    return not error
 
 
 def load_digits(folder, synthetic=False, limit=None, device="cpu", validate=False):
@@ -67,7 +92,7 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu", validate=Fals
     if synthetic:
         print("Data: drawn digits, as --synthetic asks; not MNIST.")
     elif not all(f.is_file() for f in files):
-        synthetic = not downloaded(lambda: MNIST(folder, download=True), "digits", raw, "put its four unpacked IDX files there")
+        synthetic = not downloaded(lambda: MNIST(folder, download=True), "digits", raw, "put its four unpacked IDX files there", raw)
     tensors = [*draw_digits(60_000, seed=1), *draw_digits(10_000, seed=2)] if synthetic else []
     for f in files if not synthetic else []:
         try:
@@ -149,7 +174,7 @@ def load_paintings(folder, synthetic=False):
             download_and_extract_archive(PAINTINGS, part, filename="abstract_art.zip", remove_finished=True)
             part.replace(folder)
         shutil.rmtree(part, ignore_errors=True)       # of a download that was killed
-        synthetic = not downloaded(fetch, "paintings", folder, "put any images into that folder")
+        synthetic = not downloaded(fetch, "paintings", folder, "put any images into that folder", part)
         shutil.rmtree(part, ignore_errors=True)       # of one that failed
     if synthetic:
         return "drawn paintings", draw_paintings(2776, seed=1)

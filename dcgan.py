@@ -33,7 +33,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common import fail, load_checkpoint, load_paintings, output_dir, pick_device, plot_curves, plot_images, progress, save
+from common import fail, interruptible, load_checkpoint, load_paintings, output_dir, pick_device, plot_curves, plot_images, progress, save
 
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}  # of epoch means; a rule of thumb
 
@@ -348,6 +348,7 @@ def parse_args(argv=None):
     return args
 
 
+@interruptible()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/dcgan_metrics.json."""
     args = parse_args(argv)
@@ -372,10 +373,7 @@ def main(argv=None):
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images; G {parameters_G:,}, D {parameters_D:,} parameters on {device}")
     n = min(1024, len(x) // 2)
     real, untrained = (compare(images, x) for images in (x[n:2 * n].float() / 255, generate(averaged, fixed_noise(args, x))))
-    try:
-        history, progression, seconds = train(G, D, averaged, x, args, checkpoints / "dcgan.pt", config)
-    except KeyboardInterrupt:
-        fail(f"interrupted; the same command with --resume goes on after the last finished epoch ({checkpoints / 'dcgan.pt'})")
+    history, progression, seconds = train(G, D, averaged, x, args, checkpoints / "dcgan.pt", config)
 
     fake = generate(averaged, fixed_noise(args, x))
     healthy = [all(low <= history[key][i] <= high for key, (low, high) in HEALTHY.items()) for i in range(args.epochs)]

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import re
-import socket
 import statistics
 import struct
 import sys
@@ -457,8 +456,8 @@ def test_download(monkeypatch, capsys, tmp_path):
             pass
     done, server = threading.Event(), http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(socket, "setdefaulttimeout", lambda s, set=socket.setdefaulttimeout: set(s and 0.3))    # 5 s would be 5 s
-    for path, words in ("/404", "404"), ("/broken", ""), ("/stall", "timed out"):
+    monkeypatch.setattr(common, "PATIENCE", 0.3)                                  # 10 s would be 10 s
+    for path, words in ("/404", "404"), ("/broken", ""), ("/stall", "nothing came for 0.3 s"):
         monkeypatch.setattr(common, "PAINTINGS", f"http://127.0.0.1:{server.server_port}{path}")
         name, x = common.load_paintings("data/abstract_art")
         out = capsys.readouterr().out

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from common import fail, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
+from common import fail, interruptible, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
 
 # --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
@@ -294,6 +294,7 @@ def parse_args(argv=None):
     return args
 
 
+@interruptible()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/vae_metrics.json."""
     args = parse_args(argv)
@@ -311,10 +312,7 @@ def main(argv=None):
     config = {"script": "vae.py", "dataset": name,
               **{k: v for k, v in vars(args).items() if k not in ("data", "synthetic", "device", "out", "resume", "nll_samples")}}
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images; {parameters:,} parameters on {device}")
-    try:
-        history, seconds = train(model, x, test_x, args, checkpoints / "vae.pt", config)
-    except KeyboardInterrupt:
-        fail(f"interrupted; the same command with --resume goes on after the last finished epoch ({checkpoints / 'vae.pt'})")
+    history, seconds = train(model, x, test_x, args, checkpoints / "vae.pt", config)
 
     with torch.no_grad():
         (mu, logvar), train_mu = model.encode(test_x), torch.cat([model.encode(b)[0] for b in x.split(1000)])     # (M, k) twice, (N, k)
