@@ -26,7 +26,7 @@ import torch
 import torch.nn as nn
 from matplotlib.figure import Figure
 
-from common import fail, interruptible, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
+from common import fail, load_checkpoint, load_digits, one_line_errors, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
 
 # --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
@@ -77,9 +77,7 @@ def train(model, x, test_x, args, checkpoint, config):
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min(1, 10 * (i + 1) / steps) * (1 + math.cos(math.pi * i / steps)) / 2)
     parts, history, done, seconds = {"model": model, "opt": opt, "schedule": schedule}, {"train_sse": [], "test_sse": []}, 0, 0.0
     if args.resume:
-        state = load_checkpoint(checkpoint, config)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        state = load_checkpoint(checkpoint, config, parts)
         history, done, seconds = state["history"], state["epoch"], state["seconds"]
         torch.set_rng_state(state["rng"])
     for epoch in range(done + 1, args.epochs + 1):
@@ -132,7 +130,9 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     z = model.encode(test_x)                                               # (M, k)
     x_hat = model.decode(z)                                                # (M, 784)
     errors = sse(test_x, x_hat)
-    plot_images(out / "ae_data.png", {d: x[y == d][:10] for d in range(10)}, f"{name}: ten training images of each label")
+    digits, counts = y.unique(return_counts=True)
+    n = min(10, counts.min().item())
+    plot_images(out / "ae_data.png", {d: x[y == d][:n] for d in digits.tolist()}, f"{name}: {n} training images of each label")
     plot_curves(out / "ae_loss.png", {"SSE per image": {
         "train, mean over the epoch": history["train_sse"], "test, after the epoch": history["test_sse"],
         f"PCA with k = {args.latent_dim}, test": 784 * final["pca_mse"]}}, title + "squared error summed over pixels, mean over images")
@@ -181,15 +181,15 @@ def parse_args(argv=None):
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     args = p.parse_args(argv)
-    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "noise"):
+    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "noise", "seed"):
         value = getattr(args, flag)
         smallest = min(value) if flag == "hidden" else value
-        if value is not None and not (0 < smallest < math.inf or flag == "noise" and value == 0):
+        if value is not None and not (0 < smallest < 2**63 or flag in ("noise", "seed") and value == 0):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 
 
-@interruptible()
+@one_line_errors()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/ae_metrics.json."""
     args = parse_args(argv)
@@ -197,8 +197,8 @@ def main(argv=None):
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device, args.validate)
-    if args.batch_size > len(x):
-        fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
+    if max(args.batch_size, 5) > len(x):
+        fail(f"{len(x)} training images of {name} are less than --batch-size {args.batch_size}, or than the 5 neighbours that labels are guessed by", 2)
     out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)
     model = Autoencoder(x.mean(0), args.hidden, args.latent_dim).to(device)
     parameters = sum(p.numel() for p in model.parameters())

@@ -31,8 +31,8 @@ def fail(message, status=1):
 
 
 @contextlib.contextmanager
-def interruptible():
-    """As a decorator of main: Ctrl-C, or a SIGTERM, ends the run with one line."""
+def one_line_errors():
+    """As a decorator of main: a run that is interrupted (Ctrl-C, SIGTERM) or out of memory ends with one line."""
     handler = signal.getsignal(signal.SIGTERM)
     with contextlib.suppress(ValueError):                     # outside of the main thread signals cannot be set, nor do they arrive
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -40,6 +40,10 @@ def interruptible():
         yield
     except KeyboardInterrupt:
         fail("interrupted; if an epoch was finished, the same command with --resume goes on after it")
+    except RuntimeError as e:
+        if "out of memory" not in str(e) and "allocate memory" not in str(e):       # CUDA's and MPS's words, the CPU's
+            raise
+        fail("out of memory; try a smaller --batch-size or a smaller network")
     finally:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, handler)
@@ -50,7 +54,7 @@ def pick_device(name):
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as e:
         fail(f"--device {name}: {str(e).splitlines()[0]}", 2)
     return name
@@ -97,7 +101,8 @@ def load_digits(folder, synthetic=False, limit=None, device="cpu", validate=Fals
     for f in files if not synthetic else []:
         try:
             tensors.append(read_image_file(str(f)) if "images" in f.name else read_label_file(str(f)))
-            good = tensors[-1].shape[1:] == (28, 28) if "images" in f.name else tensors[-1].shape == tensors[-2].shape[:1]
+            t = tensors[-1]
+            good = len(t) > 9 and t.shape[1:] == (28, 28) if "images" in f.name else t.shape == tensors[-2].shape[:1] and t.max() < 10
         except Exception:  # torchvision's reader answers a damaged file with any of half a dozen exceptions
             good = False
         if not good:
@@ -265,7 +270,8 @@ def save(content, path):
         elif path.suffix == ".gif":
             content[0].save(tmp, format="GIF", save_all=True, append_images=content[1:], duration=400, loop=0)
         elif path.suffix == ".json":
-            tmp.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+            content = json.loads(json.dumps(content), parse_constant=lambda _: None)      # JSON knows no NaN: null
+            tmp.write_text(json.dumps(content, indent=1) + "\n")
         else:
             torch.save(content, tmp)
         os.replace(tmp, path)
@@ -276,17 +282,22 @@ def save(content, path):
         display(Image(filename=str(path)))
 
 
-def load_checkpoint(path, config=None):
-    """The dict saved at `path`. SystemExit if missing, damaged, or saved with another `config`, if one is given (says what differs)."""
+def load_checkpoint(path, config=None, parts={}):
+    """The dict saved at `path`, after the parts {name: network, optimiser, ...} have taken their states from it.
+
+    SystemExit if it is missing, damaged, of another network, or saved with another `config`, if one is given (says what differs).
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # weights_only: runs no code from the file
         saved = state["config"]
+        config = saved if config is None else config
+        differ = [f"{k} {saved.get(k)}, not {config.get(k)}" for k in config.keys() | saved.keys() if saved.get(k) != config.get(k)]
+        for name, part in parts.items() if not differ else ():
+            part.load_state_dict(state[name])
     except FileNotFoundError:
         fail(f"there is no checkpoint {path}")
     except Exception:
         fail(f"{path} is damaged or not a checkpoint of this script")
-    config = saved if config is None else config
-    differ = [f"{k} {saved.get(k)}, not {config.get(k)}" for k in config.keys() | saved.keys() if saved.get(k) != config.get(k)]
     return state if not differ else fail(f"--resume: {path} was made with {'; '.join(sorted(differ))}")
 
 

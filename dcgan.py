@@ -33,7 +33,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common import fail, interruptible, load_checkpoint, load_paintings, output_dir, pick_device, plot_curves, plot_images, progress, save
+from common import fail, load_checkpoint, load_paintings, one_line_errors, output_dir, pick_device, plot_curves, plot_images, progress, save
 
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}  # of epoch means; a rule of thumb
 
@@ -97,9 +97,7 @@ def train(G, D, averaged, x, args, checkpoint, config):
     parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
     history, progression, done, seconds = {}, {}, 0, 0.0
     if args.resume:
-        state = load_checkpoint(checkpoint, config)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        state = load_checkpoint(checkpoint, config, parts)
         history, progression, done, seconds = (state[name] for name in ("history", "progression", "epoch", "seconds"))
         torch.set_rng_state(state["rng"])
 
@@ -340,7 +338,7 @@ def parse_args(argv=None):
     output.add_argument("--out", metavar="DIR", default="figures", help="folder for figures and metrics")
     output.add_argument("--sample", type=int, metavar="N", help="no training: draw N images with the last run's checkpoint to OUT/dcgan_sample.png")
     args = p.parse_args(argv)
-    switches = {"decay": 1, "logit_penalty": math.inf, "average": 0.9999, "instance_noise": math.inf}     # 0 switches these off
+    switches = {"decay": 1, "logit_penalty": math.inf, "average": 0.9999, "instance_noise": math.inf, "seed": 2**63 - 1}   # may be 0
     for flag in ("limit", "latent_dim", "width", "epochs", "batch_size", "lr", "g_lr", "g_steps", "sample", *switches):
         value = getattr(args, flag)
         if value is not None and not (0 <= value <= switches.get(flag, math.inf) and value < math.inf and (value or flag in switches)):
@@ -348,7 +346,7 @@ def parse_args(argv=None):
     return args
 
 
-@interruptible()
+@one_line_errors()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/dcgan_metrics.json."""
     args = parse_args(argv)

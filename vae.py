@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from common import fail, interruptible, load_checkpoint, load_digits, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
+from common import fail, load_checkpoint, load_digits, one_line_errors, output_dir, pick_device, plot_curves, plot_images, progress, save, scatter_digits
 
 # --------------------------------------------------------------------------------------------------------------- model
 def mlp(*sizes):
@@ -101,9 +101,7 @@ def train(model, x, test_x, args, checkpoint, config):
     parts, done, seconds = {"model": model, "opt": opt, "schedule": schedule}, 0, 0.0
     history = {f"{split}_{term}": [] for split in ("train", "test") for term in ("loss", "recon", "kl")}
     if args.resume:
-        state = load_checkpoint(checkpoint, config)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        state = load_checkpoint(checkpoint, config, parts)
         history, done, seconds = state["history"], state["epoch"], state["seconds"]
         torch.set_rng_state(state["rng"])
 
@@ -284,17 +282,17 @@ def parse_args(argv=None):
     args = p.parse_args(argv)
     if args.nll_samples is None:
         args.nll_samples = 500 if args.binarize else 0
-    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "beta", "nll_samples"):
+    for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "beta", "nll_samples", "seed"):
         value = getattr(args, flag)
         smallest = min(value) if flag == "hidden" else value
-        if value is not None and not (0 < smallest < math.inf or flag in ("beta", "nll_samples") and value == 0):
+        if value is not None and not (0 < smallest < 2**63 or flag in ("beta", "nll_samples", "seed") and value == 0):
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     if args.binarize and args.likelihood != "bernoulli":
         p.error("--binarize needs --likelihood bernoulli")
     return args
 
 
-@interruptible()
+@one_line_errors()
 def main(argv=None):
     """Train, evaluate, draw; returns the metrics that are also written to OUT/vae_metrics.json."""
     args = parse_args(argv)
@@ -302,8 +300,8 @@ def main(argv=None):
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
     name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.limit, device, args.validate)
-    if args.batch_size > len(x):
-        fail(f"--batch-size {args.batch_size} is more than the {len(x)} training images", 2)
+    if max(args.batch_size, 5) > len(x):
+        fail(f"{len(x)} training images of {name} are less than --batch-size {args.batch_size}, or than the 5 neighbours that labels are guessed by", 2)
     # The test images are binarised once, with a seed of their own: the same for every run.
     test_x = torch.bernoulli(grey_x.cpu(), generator=torch.Generator().manual_seed(0)).to(device) if args.binarize else grey_x
     out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)
