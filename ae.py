@@ -144,7 +144,8 @@ def draw_figures(model, name, x, y, codes, test_x, test_y, history, final, args,
     scatter_digits(fig.add_subplot(), z, test_y, title + f"codes of {len(z):,} test images")
     save(fig, out / "ae_latent.png")
     # Two ways to make up a code: from N(0, I), as a VAE may, and from a Gaussian fitted to the codes of the training images.
-    root = torch.linalg.cholesky(codes.T.cov().view(z.shape[1], -1).cpu() + 1e-6 * torch.eye(z.shape[1])).to(x.device)
+    cov = codes.cpu().double().T.cov().view(z.shape[1], -1)                # double: it may be singular
+    root = torch.linalg.cholesky(cov + 1e-6 * torch.eye(len(cov))).float().to(x.device)
     prior, fitted = model.decode(draw(*z.shape)), model.decode(codes.mean(0) + draw(*z.shape) @ root.T)
     plot_images(out / "ae_prior_samples.png", {"z from N(0, I)": prior[:10], "": prior[10:20], "z from a Gaussian\nfitted to codes": fitted[:10],
                 " ": fitted[10:20]}, title + "decoded made-up codes")
