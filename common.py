@@ -69,10 +69,16 @@ def downloaded(fetch, what, folder, mend, into):
             fetch()
         except Exception as e:  # no route, no name server, an HTTP error, half a file: all end here
             errors.append(e)
+
+    def arrived():
+        try:
+            return sum(f.stat().st_size for f in into.rglob("*") if f.is_file())
+        except OSError:  # a file was moved away meanwhile: no silence
+            return math.nan
     # A thread, because no time limit reaches a name server that does not answer, and one per address is too long for a host with eight.
     thread, before = threading.Thread(target=attempt, daemon=True), None
     thread.start()
-    while thread.is_alive() and before != (before := sum(f.stat().st_size for f in into.rglob("*") if f.is_file())):
+    while thread.is_alive() and before != (before := arrived()):
         thread.join(PATIENCE)
     error = errors[0] if errors else TimeoutError(f"nothing came for {PATIENCE} s") if thread.is_alive() else None
     if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
