@@ -84,7 +84,7 @@ def downloaded(fetch, what, folder, mend, into):
     if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
         fail(f"--data: cannot download to {folder}: {error.strerror}")
     if error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip("<>")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip("<>.")
         print(f"Data: drawn {what}, because there are no real ones in {folder} and their download failed: {reason}.\n"
               f"      For real ones run again with a network, or {mend}.")
     return not error
