@@ -32,7 +32,7 @@ def fail(message, status=1):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """As a decorator of main: a run that is interrupted (Ctrl-C, SIGTERM) or out of memory ends with one line."""
+    """As a decorator of main: a run that is interrupted (Ctrl-C, SIGTERM, a closed pipe) or out of memory ends with one line."""
     handler = signal.getsignal(signal.SIGTERM)
     with contextlib.suppress(ValueError):                     # outside of the main thread signals cannot be set, nor do they arrive
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -44,6 +44,9 @@ def one_line_errors():
         if "out of memory" not in str(e) and "allocate memory" not in str(e):       # CUDA's and MPS's words, the CPU's
             raise
         fail("out of memory; try a smaller --batch-size or a smaller network")
+    except BrokenPipeError:                                   # as in: python vae.py | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())                # or Python complains again when it exits
+        fail("nobody reads the output any more; with --resume the same command goes on after the last finished epoch")
     finally:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, handler)
