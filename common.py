@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import torch
@@ -297,6 +298,9 @@ def load_checkpoint(path, config=None, parts={}):
     SystemExit if it is missing, damaged, of another network, or saved with another `config`, if one is given (says what differs).
     """
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip():
+                raise ValueError("a checksum is wrong")                  # torch.load looks at none
         state = torch.load(path, map_location="cpu", weights_only=True)  # weights_only: runs no code from the file
         saved = state["config"]
         config = saved if config is None else config

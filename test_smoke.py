@@ -132,11 +132,12 @@ def test_resume_equals_unbroken(script, monkeypatch, capsys, no_figures):
     assert same_weights(checkpoint, "unbroken.pt")
 
     good = torch.load(checkpoint, weights_only=True)
-    for bad in ("truncated", "of another network"):
-        checkpoint.write_bytes(checkpoint.read_bytes()[:1000]) if bad == "truncated" else torch.save(dict(good, model={}, G={}), checkpoint)
+    whole = checkpoint.read_bytes()
+    for bad in (whole[:1000], whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:], "of another network"):
+        torch.save(dict(good, model={}, G={}), checkpoint) if bad == "of another network" else checkpoint.write_bytes(bad)
         with pytest.raises(SystemExit):
             script.main(FLAGS[script] + ["--resume"])
-        assert "damaged" in capsys.readouterr().err, bad
+        assert "damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", [ae, vae, dcgan])
