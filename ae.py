@@ -185,7 +185,7 @@ def parse_args(argv=None):
     for flag in ("limit", "latent_dim", "epochs", "batch_size", "lr", "hidden", "noise", "seed"):
         value = getattr(args, flag)
         smallest = min(value) if flag == "hidden" else value
-        if value is not None and not (0 < smallest < 2**63 or flag in ("noise", "seed") and value == 0):
+        if value is not None and not (0 < smallest < 2**63 or flag in ("noise", "seed") and value == 0):     # torch takes no larger seed
             p.error(f"--{flag.replace('_', '-')} {value} is out of range")
     return args
 
@@ -199,7 +199,7 @@ def main(argv=None):
     torch.set_flush_denormal(True)  # CPU: the gradients of ever-black pixels fade into subnormal floats, which are slow
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.limit, device, args.validate)
     if max(args.batch_size, 5) > len(x):
-        fail(f"{len(x)} training images of {name} are less than --batch-size {args.batch_size}, or than the 5 neighbours that labels are guessed by", 2)
+        fail(f"{len(x)} training images of {name} are too few: at least 5 are needed, and no fewer than --batch-size {args.batch_size}", 2)
     out, checkpoints = output_dir(args.out, name), output_dir("checkpoints", name)
     model = Autoencoder(x.mean(0), args.hidden, args.latent_dim).to(device)
     parameters = sum(p.numel() for p in model.parameters())
