@@ -6,7 +6,7 @@ D(x) is the probability that D gives an image x of being real. The two play the 
                                                          [Goodfellow et al. 2014, arXiv 1406.2661]
 
 with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. G minimises -log D(G(z))
-instead of log(1 - D(G(z))): both fall with D(G(z)), but the second is flat while D wins.
+instead of log(1 - D(G(z))): both fall as D(G(z)) rises, but the latter is flat while D wins.
 
     python dcgan.py --epochs 100
 
@@ -18,13 +18,11 @@ import json
 import math
 import os
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from PIL import ImageDraw
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import to_pil_image
@@ -32,7 +30,8 @@ from torchvision.utils import make_grid
 
 from common import load_paintings, plot_curves, plot_images, progress
 
-# Ranges in which neither player has won, of an epoch's means: a rule of thumb, not a theorem.
+# Of an epoch's means: a rule of thumb for a game that nobody has won. A perfect G would leave it,
+# with D = 1/2 and loss_D = 1.39. z1 is G's image before D's step, z2 after it.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -104,44 +103,42 @@ def initialise(layer):
 def augment(x):
     """Mirror each image or not, and move it by up to 8 pixels. (B, 3, 64, 64) in [-1, 1], likewise
 
-    D sees all images, real and generated, only like this: it cannot learn the few real ones by
-    heart. G learns through it, since it is differentiable   [Zhao et al. 2020, arXiv 2006.10738].
+    D sees all images, real and generated, only like this, and cannot learn the few real ones by
+    heart. It is differentiable: G learns through it   [Zhao et al. 2020, arXiv 2006.10738].
     """
-    affine = torch.zeros(len(x), 2, 3, device=x.device)
-    affine[:, 0, 0] = 2.0 * torch.randint(2, (len(x),), device=x.device) - 1  # -1 mirrors
-    affine[:, 1, 1] = 1
-    pixels = torch.randint(-8, 9, (len(x), 2), device=x.device)
-    affine[:, :, 2] = pixels * 2 / 64  # an image is 2 wide
-    grid = F.affine_grid(affine, x.shape, align_corners=False)
-    # Edges are black, -1. Grey ones, 0, would let contrast go: D has no biases, BatchNorm divides
-    # by the contrast, and D(c x) = D(x) for a batch x.
-    return F.grid_sample(x + 1, grid, mode="nearest", align_corners=False) - 1
+    # Black edges. D has no biases and BatchNorm divides by the contrast of the batch, so that
+    # D(c x) = D(x): grey edges, 0, would fade with the images, and no contrast would be right.
+    padded = F.pad(x, (8, 8, 8, 8), value=-1)
+    corners = torch.randint(17, (len(x), 2)).tolist()
+    moved = [image[:, i : i + 64, j : j + 64] for image, (i, j) in zip(padded, corners)]
+    return torch.stack([image.flip(2) if torch.rand(()) < 0.5 else image for image in moved])
 
 
 # ------------------------------------------------------- train
 def mixed_precision(device):
-    """bfloat16 where the hardware computes in it; elsewhere it is emulated, and slower."""
+    """bfloat16 where the hardware computes in it; elsewhere it would be emulated, and slow."""
+    fast = False
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # torch before 2.10 cannot tell of a CPU
-        fast = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch 2.10
+        fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def train_epoch(G, D, averaged, opt_G, opt_D, x, epoch, args):
-    """One pass over x (N, 3, 64, 64) uint8. Returns the epoch's means of losses and D's outputs."""
+def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
+    """One pass over x (N, 3, 64, 64) uint8. Returns the means of the losses and of D's outputs."""
     totals = torch.zeros(5, device=x.device)
-    precision = mixed_precision(x.device)
+    autocast = mixed_precision(x.device)
     show = augment if args.augment else nn.Identity()
-    n = len(x) - len(x) % args.batch_size  # a small last batch has poor BatchNorm statistics
-    batches = torch.randperm(len(x), device=x.device)[:n].split(args.batch_size)
-    for idx in progress(batches, f"Epoch {epoch}/{args.epochs}"):
-        real = (x[idx] / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    whole = len(x) - len(x) % args.batch_size  # a small last batch has poor BatchNorm statistics
+    batches = torch.randperm(len(x), device=x.device)[:whole].split(args.batch_size)
+    for idx in progress(batches, label):
+        real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], as tanh's
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
         # Step of D: minimise -log D(x) - log(1 - D(G(z))), where D = sigmoid(logit),
-        # -log D = softplus(-logit), -log(1 - D) = softplus(logit).
-        with precision:
+        # -log D = softplus(-logit) and -log(1 - D) = softplus(logit).
+        with autocast:
             fake = G(z)
             logit_real = D(show(real)).float()
             logit_fake = D(show(fake.detach())).float()  # detach: this step is D's alone
@@ -154,22 +151,22 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, epoch, args):
         opt_D.step()
 
         # Step of G: minimise -log D(G(z)), for the same fakes.
-        with precision:
+        with autocast:
             logit = D(show(fake)).float()
         loss_G = F.softplus(-logit).mean()
         opt_G.zero_grad()
-        loss_G.backward(inputs=list(G.parameters()))  # D's gradients are not needed
+        loss_G.backward(inputs=list(G.parameters()))  # through D, without gradients for D
         opt_G.step()
         averaged.update_parameters(G)
 
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
-        totals += torch.stack((loss_D, loss_G, *outputs)).detach()
+        totals += torch.stack([loss_D, loss_G, *outputs]).detach()
     names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
     return dict(zip(names, (totals / len(batches)).tolist()))
 
 
 def train(G, D, averaged, x, real, z_test, args, checkpoint):
-    """Train on x (N, 3, 64, 64) uint8; compare with real images after each epoch.
+    """Train on x (N, 3, 64, 64) uint8, and compare with real images after each epoch.
 
     Returns {name: [one value per epoch]}, {epoch: images of z_test} and the seconds it took.
     """
@@ -181,23 +178,26 @@ def train(G, D, averaged, x, real, z_test, args, checkpoint):
         state = load_checkpoint(checkpoint, args)
         for name, part in parts.items():
             part.load_state_dict(state[name])
+    history, progression = state["history"], state["progression"]
 
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # a resumed run draws what an unbroken one does
-        left = 1 - (epoch - 1) / args.epochs  # of the training
-        for opt, lr in (opt_D, args.lr), (opt_G, args.g_lr):
-            opt.param_groups[0]["lr"] = lr * min(1, left / args.decay)
-        row = train_epoch(G, D, averaged, opt_G, opt_D, x, epoch, args)
+        left = 1 - (epoch - 1) / args.epochs
+        rate = min(1, left / max(args.decay, 1e-9))
+        opt_D.param_groups[0]["lr"] = args.lr * rate
+        opt_G.param_groups[0]["lr"] = args.g_lr * rate
+        label = f"Epoch {epoch}/{args.epochs}"
+        row = train_epoch(G, D, averaged, opt_G, opt_D, x, args, label)
         state["seconds"] += time.time() - start
 
-        update_bn(z_test.split(64), averaged)  # G's statistics belong to other weights
+        update_bn(z_test.split(64), averaged)  # averaged weights need statistics of their own
         fake = generate(averaged, z_test)
         row |= compare(fake, real)
         for name, value in row.items():
-            state["history"].setdefault(name, []).append(value)
-        if epoch == 1 or epoch % math.ceil(args.epochs / 20) == 0:
-            state["progression"][epoch] = (255 * fake[:18]).byte().cpu()
+            history.setdefault(name, []).append(value)
+        if epoch in (1, args.epochs) or epoch % math.ceil(args.epochs / 20) == 0:
+            progression[epoch] = (255 * fake[:18]).byte().cpu()
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.4f}  Loss_G: {row['loss_G']:.4f}"
               f"  D(x): {row['D_x']:.4f}  D(G(z)): {row['D_G_z1']:.4f}/{row['D_G_z2']:.4f}"
               f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.2f}"
@@ -205,10 +205,12 @@ def train(G, D, averaged, x, real, z_test, args, checkpoint):
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: a loss of epoch {epoch} is not finite; try a lower --lr")
 
-        state |= {name: part.state_dict() for name, part in parts.items()} | {"epoch": epoch}
+        state["epoch"] = epoch
+        for name, part in parts.items():
+            state[name] = part.state_dict()
         torch.save(state, f"{checkpoint}.tmp")
         os.replace(f"{checkpoint}.tmp", checkpoint)  # whole or not at all
-    return state["history"], state["progression"], state["seconds"]
+    return history, progression, state["seconds"]
 
 
 def load_checkpoint(path, args):
@@ -217,7 +219,7 @@ def load_checkpoint(path, args):
         raise SystemExit(f"error: --resume: there is no {path}")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, value in vars(args).items():
-        was = state["args"][name]
+        was = state["args"].get(name)
         if was != value and name not in ("resume", "device", "out"):
             raise SystemExit(f"error: --resume: {path} is of a run with {name} {was}, not {value}")
     return state
@@ -232,9 +234,9 @@ def generate(averaged, z):
 
 
 def laplacian_pyramid(x):
-    """Images (N, 3, 64, 64) as a sum: detail at 64 pixels, at 32, the rest at 16 [Burt & Adelson 1983]
+    """Split images (N, 3, 64, 64) into detail at 64 pixels, at 32, and the rest at 16.
 
-    Returns three tensors (N, 3, side, side).
+    Three tensors (N, 3, side, side)   [Burt & Adelson 1983].
     """
     half, quarter = F.avg_pool2d(x, 2), F.avg_pool2d(x, 4)
     fine = x - F.interpolate(half, size=64, mode="bilinear")
@@ -247,15 +249,16 @@ def random_patches(level, n=16):
     g = torch.Generator().manual_seed(0)
     i, j = torch.randint(level.shape[3] - 6, (2, len(level), n), generator=g)
     windows = level.unfold(2, 7, 1).unfold(3, 7, 1)  # (N, 3, side - 6, side - 6, 7, 7), a view
-    return windows[torch.arange(len(level))[:, None], :, i, j].flatten(0, 1).flatten(2)
+    patches = windows[torch.arange(len(level))[:, None], :, i, j]  # (N, n, 3, 7, 7)
+    return patches.flatten(0, 1).flatten(2)
 
 
 def sliced_wasserstein(fake, real, directions=128):
     """How far are the textures of images fake from those of as many real, (N, 3, 64, 64) each?
 
-    Patches are projected onto random directions. Sorted, the projections of one set pair with those
-    of the other; their mean distance, in standard deviations of the real colours, is averaged over
-    three scales, and given times 1000   [Karras et al. 2018, arXiv 1710.10196].
+    Project all patches onto a random direction, sort the projections of each set, and pair them:
+    the mean difference is the distance. It is averaged over directions and over three scales, in
+    standard deviations of the real colours, times 1000   [after Karras et al. 2018, 1710.10196].
     """
     v = torch.randn(147, directions, generator=torch.Generator().manual_seed(0)).to(real.device)
     v = v / v.norm(dim=0)
@@ -273,7 +276,7 @@ def repetition(x):
     """Share of the detail of images (N, 3, 64, 64) that is the same, at the same place, in all.
 
     The energy of the mean image's detail over the mean energy of detail: 1 for copies, 1 / N for
-    unrelated images. Patches know no places, so the distance above is blind to it.
+    unrelated images. The distance above ignores where a patch was, and cannot see it.
     """
     fine, middle, _ = laplacian_pyramid(x)
     shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
@@ -317,14 +320,14 @@ def compare(fake, real):
 
 
 def nearest(images, x):
-    """Distance (N,) in random features, and index (N,), of the nearest training image of x
+    """The nearest of x (M, 3, 64, 64), mirrored or not, to each of images (N, 3, 64, 64).
 
-    (M, 3, 64, 64), as it is or mirrored, for each of images (N, 3, 64, 64), all in [0, 1].
+    Returns distances (N,) in random features, and indices (N,).
     """
     features = random_features(images)
-    as_is = torch.cdist(features, random_features(x))
+    as_it_is = torch.cdist(features, random_features(x))  # (N, M)
     mirrored = torch.cdist(features, random_features(x.flip(3)))
-    distance, index = torch.minimum(as_is, mirrored).min(1)
+    distance, index = torch.minimum(as_it_is, mirrored).min(1)
     return distance, index
 
 
@@ -337,35 +340,16 @@ def healthy_shares(history):
     return {name: sum(epochs) / len(epochs) for name, epochs in inside.items()}
 
 
-def measure(fake, real, others, x, held_out):
-    """Fakes beside as many other real images, and how near both come to the training images x."""
-    final = compare(fake, real)
-    for name, value in compare(others, real).items():
-        final[f"{name}_real"] = value
-    # Copies are nearer to a training image than held-out images are. A few show in a low quantile.
-    near, held_out_near = (nearest(images, x)[0].quantile(0.05) for images in (fake, held_out))
-    return final | {"nearest_ratio": (near / held_out_near).item()}
-
-
-def report(f):
-    """Print the final metrics f."""
-    print(f"{'':32}{'generated':>12}{'real':>12}")
-    print(f"{'texture: SWD x 1000':32}{f['swd']:12.1f}{f['swd_real']:12.1f}")
-    for name in ("repetition", "precision", "coverage"):
-        print(f"{name:32}{f[name]:12.3f}{f[f'{name}_real']:12.3f}")
-    print(f"{'distance of nearest real image':32}{f['nearest_ratio']:12.2f}{1:12.2f}")
-
-
 # ----------------------------------------------------- figures
 def draw_curves(history, final, title, out):
     """The game, with the healthy ranges shaded; and what the samples are worth."""
     panels = {
-        "loss": {"Loss_D": history["loss_D"], "Loss_G": history["loss_G"]},
-        "D(x)": {"of real images": history["D_x"]},
+        "Loss_D": {"in D's step": history["loss_D"]},
+        "D(x), of real images": {"in D's step": history["D_x"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
-    bands = {"loss": HEALTHY["loss_D"], "D(x)": HEALTHY["D_x"], "D(G(z))": HEALTHY["D_G_z1"]}
-    plot_curves(out / "dcgan_curves.png", panels, f"{title}; shaded: healthy (Loss_D)", bands)
+    bands = dict(zip(panels, (HEALTHY["loss_D"], HEALTHY["D_x"], HEALTHY["D_G_z1"])))
+    plot_curves(out / "dcgan_curves.png", panels, f"{title}; shaded: the healthy range", bands)
 
     panels = {}
     for name in ("swd", "repetition", "precision", "coverage"):
@@ -373,36 +357,22 @@ def draw_curves(history, final, title, out):
     plot_curves(out / "dcgan_measures.png", panels, title)
 
 
-def draw_progression(progression, name, out):
-    """The same noise as training goes on, as rows of a picture and as an animation."""
+def draw_progression(progression, title, out):
+    """The same noise as training goes on, as rows of a figure and as an animation."""
     epochs = list(progression)
-    shown = epochs[:: math.ceil(len(epochs) / 6)]
+    shown = [*epochs[:: math.ceil(len(epochs) / 5)], epochs[-1]]
     rows = [progression[epoch][:8] / 255 for epoch in shown]
     labels = [f"epoch {epoch}" for epoch in shown]
-    title = f"DCGAN, {name}: the same noise"
-    plot_images(out / "dcgan_progression.png", rows, title, labels)
+    plot_images(out / "dcgan_progression.png", rows, f"{title}: the same noise", labels)
 
-    frames = []
-    for epoch, images in progression.items():
-        frame = to_pil_image(make_grid(images, nrow=6, padding=2, pad_value=255))
-        ImageDraw.Draw(frame).text((6, 4), f"epoch {epoch}", stroke_width=2, stroke_fill="black")
-        frames.append(frame)
+    frames = [to_pil_image(make_grid(images, nrow=6)) for images in progression.values()]
     path = out / "dcgan_progression.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=400, loop=0)
 
 
-def draw_nearest(fake, x, title, out):
-    """The ten fakes that are nearest to a training image, and that image."""
-    distance, index = nearest(fake, x)
-    idx = distance.argsort()[:10]
-    labels, notes = ["generated", "nearest real"], [f"{d:.1f}" for d in distance[idx]]
-    title = f"{title}: the ten nearest to a training image, of {len(fake):,}; distance below"
-    plot_images(out / "dcgan_nearest.png", [fake[idx], x[index[idx]]], title, labels, notes)
-
-
 def draw_walk(averaged, z, title, out):
-    """From z[i] to z[i + 6] on a circle, on which each point is again a draw from N(0, I);
-    on a straight line those between would be too near to 0."""
+    """From z[i] to z[i + 6] on a circle: each point on it is again a draw from N(0, I), while
+    those between on a straight line would be too near to 0."""
     t = torch.linspace(0, math.pi / 2, 10, device=z.device).view(10, 1, 1, 1)
     rows = [generate(averaged, t.cos() * a + t.sin() * b) for a, b in zip(z[:6], z[6:12])]
     plot_images(out / "dcgan_walk.png", rows, f"{title}: walks through the space of z")
@@ -466,9 +436,8 @@ def main(argv=None):
     n = min(1024, len(x) // 2)  # how many images a comparison takes
     real, others = x[:n].float() / 255, x[n : 2 * n].float() / 255
 
-    stand_in = "synthetic" if name == "drawn paintings" else ""
-    out = Path(args.out, stand_in)
-    checkpoint = Path("checkpoints", stand_in, "dcgan.pt")
+    synthetic = "synthetic" if name == "drawn paintings" else ""
+    out, checkpoint = Path(args.out, synthetic), Path("checkpoints", synthetic, "dcgan.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     plot_images(out / "dcgan_data.png", real[:64].split(8), f"{name}: real images")
 
@@ -479,23 +448,32 @@ def main(argv=None):
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {device}; "
           f"parameters: G {parameters_G:,}, D {parameters_D:,}")
 
-    z_test = torch.randn(max(n, 128), args.latent_dim, 1, 1).to(device)  # the same in each epoch
+    z_test = torch.randn(1024, args.latent_dim, 1, 1).to(device)  # the same in every epoch
     update_bn(z_test.split(64), averaged)
     swd_untrained = sliced_wasserstein(generate(averaged, z_test[:n]), real)
     history, progression, seconds = train(G, D, averaged, x, real, z_test, args, checkpoint)
 
-    fake = generate(averaged, z_test)
-    final = {name: values[-1] for name, values in history.items()} | healthy_shares(history)
-    final |= measure(fake, real, others, x.float() / 255, held_out.float() / 255)
-    final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
-    final |= {"swd_untrained": swd_untrained}
+    # Beside the last epoch's values those of as many other real images. Copies would be nearer to
+    # a training image than held-out images are: a few show in a low quantile.
+    fake, x = generate(averaged, z_test), x.float() / 255
+    distance, index = nearest(fake, x)
+    held_out_distance, _ = nearest(held_out.float() / 255, x)
+    final = {"parameters_G": parameters_G, "parameters_D": parameters_D}
+    final |= {key: values[-1] for key, values in history.items()}
+    final |= {f"{key}_real": value for key, value in compare(others, real).items()}
+    final |= {"swd_untrained": swd_untrained} | healthy_shares(history)
+    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
+    final["nearest_ratio"] = ratio.item()
 
     title = f"DCGAN, {name}, epoch {args.epochs}"
     plot_images(out / "dcgan_samples.png", fake[:64].split(8), f"{title}: samples")
     draw_curves(history, final, title, out)
-    draw_progression(progression, name, out)
-    draw_nearest(fake, x.float() / 255, title, out)
+    draw_progression(progression, title, out)
     draw_walk(averaged, z_test, title, out)
+    top = distance.argsort()[:10]
+    rows, labels = [fake[top], x[index[top]]], ["generated", "nearest real"]
+    notes = [f"{d:.1f}" for d in distance[top]]
+    plot_images(out / "dcgan_nearest.png", rows, f"{title}: least distances", labels, notes)
 
     metrics = {
         "script": "dcgan.py", "args": vars(args), "dataset": name,
@@ -504,7 +482,10 @@ def main(argv=None):
         "history": history, "final": final,
     }
     (out / "dcgan_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    report(final)
+    print(f"{'':28}{'generated':>12}{'real':>12}")
+    for key in ("swd", "repetition", "precision", "coverage"):
+        print(f"{key:28}{final[key]:12.3f}{final[f'{key}_real']:12.3f}")
+    print(f"{'nearest training image':28}{final['nearest_ratio']:12.3f}{1:12.3f}")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures in {out}")
     return metrics
 
