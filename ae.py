@@ -3,15 +3,15 @@
 An encoder e maps an image x to a code z = e(x), a decoder d maps the code back to an image d(z),
 and both are trained together so that little is lost on the way:
 
-    minimise  1/N sum_n || x_n - d(e(x_n)) ||^2      [after Hinton & Salakhutdinov 2006, Science 313]
+    minimise  1/N sum_n || x_n - d(e(x_n)) ||^2     [after Hinton & Salakhutdinov 2006, Science]
 
 The squared error is summed over the 784 pixels, each in [0, 1], and averaged over images (SSE).
 
     python ae.py
 
-    Epoch 30/30 - Loss:   2.145 - Test:   2.826 - 2.6 s
-    Test error per pixel: autoencoder 0.00361, PCA 0.01683, mean image 0.06747
-    Right label by 5 nearest neighbours: codes 98.07%, PCA 97.56%, pixels 96.88%
+    Epoch 30/30 - Loss:   1.737 - Test:   2.566 - 5.3 s
+    Test error per pixel: autoencoder 0.00327, PCA 0.01683, mean image 0.06747
+    Right label by 5 nearest neighbours: codes 97.95%, PCA 97.56%, pixels 96.88%
 """
 
 import argparse

@@ -406,6 +406,13 @@ def test_readme_commands():
         assert line in sources, line
 
 
+def test_docstrings_show_the_committed_runs():
+    for script, keys in (ae, ["test_sse", "test_mse"]), (vae, ["train_loss", "test_loss"]):
+        final = json.loads((HERE / f"figures/{script.__name__}_metrics.json").read_text())["final"]
+        for key, digits in zip(keys, (3, 5) if script is ae else (3, 3)):
+            assert f"{final[key]:.{digits}f}" in script.__doc__
+
+
 def test_readme_code():
     sources = "".join(Path(script.__file__).read_text() for script in (ae, vae, dcgan))
     quotes = re.findall(r"```python\n(.*?)```", README, re.S)
