@@ -376,10 +376,10 @@ def test_gan_measures_move_the_right_way():
     assert bad["one"]["repetition"] == pytest.approx(1) and bad["marked"]["repetition"] > 0.1
     assert min(f["swd"] for f in bad.values()) > 1.5 * good["swd"]
 
-    copies = real[:40].flip(3).roll(1, 2)  # mirrored and moved by a pixel
-    copied, index = dcgan.nearest(copies, real)
+    copies = real[:40].flip(3) + 0.02 * torch.randn(40, 3, 64, 64)  # mirrored, and a little noise
+    distance, index = dcgan.nearest(copies, real)
     assert index.tolist() == list(range(40))
-    assert copied.median() < 0.7 * dcgan.nearest(others, real)[0].median()
+    assert distance.max() < 0.6 * dcgan.nearest(others, real)[0].median()
 
 
 # ------------------------------------------------------ README
