@@ -94,7 +94,7 @@ def explain_stand_in(name, folder, error):
     """Say why the real data cannot be had, and how to get them."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, since the real data failed to load or to download: {reason}.")
-    print(f"For the real ones: delete {folder}, and run again with a network.")
+    print(f"For the real ones delete {folder}, if it is there, and run again with a network.")
 
 
 def draw_digits(n, seed):
