@@ -263,9 +263,9 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # For the comparison in vae.py: of the same data, layers and epochs.
+    # For the comparison in vae.py: of the same data, layers, epochs and --out.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
-    handoff = Path("checkpoints", f"ae {name} {'-'.join(map(str, sizes))}.pt")
+    handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)
     for key in ("test_mse", "knn_accuracy"):
         invented[key] = final[key]

@@ -98,7 +98,7 @@ def explain_stand_in(name, folder, error):
 
 
 def draw_digits(n, seed):
-    """A stand-in: matplotlib's digits, turned, slanted, stretched and bent.
+    """A stand-in: matplotlib's digits, moved, turned, slanted and stretched.
 
     Returns images (n, 28, 28) uint8 and labels (n,).
     """
@@ -116,9 +116,7 @@ def draw_digits(n, seed):
     images = glyphs[torch.randint(len(fonts), (n,), generator=g), labels]
     spread = torch.tensor([0.12, 0.12, 0.06])
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
-    bend = 0.06 * torch.randn(n, 2, 4, 4, generator=g)
-    bend = F.interpolate(bend, size=28, mode="bicubic").movedim(1, 3)
-    grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False) + bend
+    grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0].byte(), labels
 
 

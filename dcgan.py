@@ -360,7 +360,7 @@ def draw_curves(history, final, title, out):
 def draw_progression(progression, title, out):
     """The same noise as training goes on, as rows of a figure and as an animation."""
     epochs = list(progression)
-    shown = [*epochs[:: math.ceil(len(epochs) / 5)], epochs[-1]]
+    shown = list(dict.fromkeys([*epochs[:: math.ceil(len(epochs) / 5)], epochs[-1]]))
     rows = [progression[epoch][:8] / 255 for epoch in shown]
     labels = [f"epoch {epoch}" for epoch in shown]
     plot_images(out / "dcgan_progression.png", rows, f"{title}: the same noise", labels)
@@ -429,10 +429,10 @@ def main(argv=None):
     name, images = load_paintings(args.data, args.synthetic)
     # A tenth is held out: the same for every seed.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    held_out, x = images[order].to(device).tensor_split([len(images) // 10])
-    x = x[: args.limit]
-    if len(x) < max(args.batch_size, 16):
-        raise SystemExit(f"error: {len(x)} training images are too few; try a lower --batch-size")
+    held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
+    x, least = x[: args.limit], max(args.batch_size, 16)
+    if len(x) < least:
+        raise SystemExit(f"error: {len(x)} training images are too few, at least {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
     real, others = x[:n].float() / 255, x[n : 2 * n].float() / 255
 

@@ -389,9 +389,9 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # What ae.py left of the same data, layers and epochs.
+    # What ae.py left of the same data, layers, epochs and --out.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
-    handoff = Path("checkpoints", f"ae {name} {'-'.join(map(str, sizes))}.pt")
+    handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
     if handoff.exists() and not args.binarize:
         ae = torch.load(handoff, map_location=device, weights_only=True)
@@ -426,7 +426,7 @@ def main(argv=None):
     report(final, args)
     if not ae and not args.binarize:
         flags = f"--epochs {args.epochs} --latent-dim {args.latent_dim}"
-        print(f"To compare, first run python ae.py {flags}, with the same data and layers.")
+        print(f"To compare, first run python ae.py {flags}, with the same data, layers and --out.")
     print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures in {out}")
     return metrics
 
