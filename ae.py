@@ -1,11 +1,11 @@
 """Autoencoder: squeeze a digit through 32 numbers and get it back.
 
-An encoder e maps an image x to a code z = e(x), a decoder d maps the code back to an image d(z),
-and both are trained together so that little is lost on the way:
+An encoder e maps an image x to a code z = e(x), a decoder d maps the code back to
+an image d(z), and both are trained together so that little is lost on the way:
 
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2     [after Hinton & Salakhutdinov 2006, Science]
 
-The squared error is summed over the 784 pixels, each in [0, 1], and averaged over images (SSE).
+The squared error is summed over 784 pixels in [0, 1] and averaged over images (SSE).
 
     python ae.py
 
@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean)
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: the network has to learn only how a digit differs from it.
+        # Begin at the mean image: what is left to learn is how a digit differs.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -69,11 +69,10 @@ def squared_error(x, x_hat):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    # The learning rate rises to --lr in the first 30% of the steps and then falls to about 0,
-    # while Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        opt, args.lr, epochs=args.epochs, steps_per_epoch=math.ceil(len(x) / args.batch_size)
-    )
+    # The learning rate rises to --lr in the first 30% of the steps, then falls to 0;
+    # Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    steps = args.epochs * math.ceil(len(x) / args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
     seconds = 0.0
 
@@ -102,7 +101,7 @@ def train(model, x, test_x, args):
         print(f"Epoch {epoch:2d}/{args.epochs} - Loss: {train_sse:7.3f} "
               f"- Test: {test_sse:7.3f} - {took:.1f} s", flush=True)
         if not math.isfinite(train_sse):
-            raise SystemExit(f"error: the loss of epoch {epoch} is not finite; try a lower --lr")
+            raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
     return history, seconds
 
 
@@ -153,8 +152,8 @@ def measure(model, x, y, test_x, test_y, k):
 def invent(model, x, test_x):
     """Decode codes that no image has: made up, or between those of two test images.
 
-    x (N, 784), test_x (M, 784). Returns the test images' codes (M, k) and images (M, 784), but
-    for x_hat (10, 784) and interpolations (5, 10, 784).
+    x (N, 784), test_x (M, 784). Returns the test images' codes (M, k) and images
+    (M, 784), but for x_hat (10, 784) and interpolations (5, 10, 784).
     """
     codes, z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)
     prior = torch.randn_like(z)  # as if codes lay in N(0, I), which nobody asked them to
@@ -204,25 +203,24 @@ def draw_invented(invented, test_y, title, out):
 
 # ------------------------------------------------------- main
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument_group("data").add_argument
-    add("--data", default="data", metavar="DIR", help="where MNIST is or will be downloaded to")
-    add("--synthetic", action="store_true", help="drawn digits: no download, no network")
-    add("--limit", type=int, default=60_000, metavar="N", help="train on the first N images")
+    add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
+    add("--synthetic", action="store_true", help="drawn digits, no network")
+    add("--limit", type=int, default=60_000, help="training images at most")
     add("--validate", action="store_true", help="test on a sixth of the training images")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
-    add("--hidden", type=int, nargs="+", default=[768, 512], help="sizes of the hidden layers")
+    add("--hidden", type=int, nargs="+", default=[768, 512], help="hidden layers")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=30, help="passes over the training images")
     add("--batch-size", type=int, default=256, help="images in a step")
     add("--lr", type=float, default=3e-3, help="highest learning rate")
-    add("--seed", type=int, default=0, help="of the weights, the order of the images, the noise")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="to compute on")
+    add("--seed", type=int, default=0, help="of weights, order and noise")
+    devices = ("auto", "cpu", "cuda", "mps")
+    add("--device", default="auto", choices=devices, help="auto: a GPU, if any")
 
     add = p.add_argument_group("output").add_argument
     add("--out", default="figures", metavar="DIR", help="folder for figures and metrics")
@@ -242,7 +240,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # gradients of ever-black pixels are so small as to be slow
+    torch.set_flush_denormal(True)  # tiny gradients of ever-black pixels are slow
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
@@ -287,5 +285,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's: the defaults are used.
+    # A notebook cell has no __file__, and its sys.argv is the kernel's.
     main([] if "__file__" not in globals() else None)

@@ -24,8 +24,9 @@ KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-ga
 def load_digits(folder, synthetic=False, validate=False, device="cpu"):
     """MNIST, downloaded to `folder` if it is not there; drawn digits if that fails, or if asked.
 
-    Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device.
-    `validate` tests on the last sixth of the training digits instead of the test digits.
+    Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on
+    the device. `validate` tests on the last sixth of the training digits instead
+    of the test digits.
     """
     if not synthetic:
         try:
@@ -55,8 +56,8 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
 def load_paintings(folder, synthetic=False):
     """The images below `folder`; drawn ones if asked. Returns name, x (N, 3, 64, 64) uint8.
 
-    A missing folder of the name abstract_art is downloaded; if that fails, images are drawn.
-    SystemExit if there is no image.
+    A missing folder of the name abstract_art is downloaded; if that fails, images
+    are drawn. SystemExit if there is no image.
     """
     folder = Path(folder)
     if not synthetic and not folder.exists() and folder.name == "abstract_art":
@@ -204,8 +205,8 @@ def plot_curves(path, panels, title, bands={}):
 def scatter_digits(path, maps, labels):
     """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each to its own scale.
 
-    The plane itself for k = 2, else two principal components. Dashed: standard deviations of
-    N(0, I), 1 to 3.
+    The plane itself for k = 2, else two principal components. Dashed: standard
+    deviations of N(0, I), 1 to 3.
     """
     fig = Figure(figsize=(6.5 * len(maps), 5.5), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]

@@ -1,12 +1,13 @@
 """DCGAN: a generator G learns to paint because a discriminator D learns to tell its images apart.
 
-D(x) is the probability that D gives an image x of being real. The two play the game
+D(x) is the probability that D gives an image x of being real. They play the game
 
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  z ~ N(0, I)
                                                          [Goodfellow et al. 2014, arXiv 1406.2661]
 
-with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. G minimises -log D(G(z))
-instead of log(1 - D(G(z))): both fall as D(G(z)) rises, but the latter is flat while D wins.
+with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. G minimises
+-log D(G(z)) instead of log(1 - D(G(z))): both fall as D(G(z)) rises, but the
+latter is flat while D wins.
 
     python dcgan.py --epochs 100
 
@@ -30,8 +31,9 @@ from torchvision.utils import make_grid
 
 from common import load_paintings, plot_curves, plot_images, progress
 
-# Of an epoch's means: a rule of thumb for a game that nobody has won. A perfect G would leave it,
-# with D = 1/2 and loss_D = 1.39. z1 is G's image before D's step, z2 after it.
+# Of an epoch's means: a rule of thumb for a game that nobody has won. A perfect G
+# would leave it, with D = 1/2 and loss_D = 1.39. z1 is G's image before D's step,
+# z2 after it.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -39,8 +41,8 @@ HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
-    4x4 kernels, a multiple of the stride: others overlap unevenly, which paints a checkerboard
-    [Odena et al. 2016]. Sizes are those for width 64.
+    4x4 kernels, a multiple of the stride: others overlap unevenly, which paints a
+    checkerboard [Odena et al. 2016]. Sizes are those for width 64.
     """
     return nn.Sequential(
         nn.ConvTranspose2d(latent_dim, 8 * width, 4, 1, 0, bias=False),
@@ -68,7 +70,7 @@ def make_generator(width=64, latent_dim=100):
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,) of the probability that they are real
 
-    BatchNorm always takes the statistics of its batch: D never judges a single image.
+    BatchNorm takes the statistics of its batch: D never judges a single image.
     """
     return nn.Sequential(
         nn.Conv2d(3, width, 4, 2, 1, bias=False),
@@ -106,8 +108,9 @@ def augment(x):
     D sees all images, real and generated, only like this, and cannot learn the few real ones by
     heart. It is differentiable: G learns through it   [Zhao et al. 2020, arXiv 2006.10738].
     """
-    # Black edges. D has no biases and BatchNorm divides by the contrast of the batch, so that
-    # D(c x) = D(x): grey edges, 0, would fade with the images, and no contrast would be right.
+    # Black edges. D has no biases and BatchNorm divides by the contrast of the
+    # batch, so that D(c x) = D(x): grey edges, 0, would fade with the images, and
+    # no contrast would be right.
     padded = F.pad(x, (8, 8, 8, 8), value=-1)
     corners = torch.randint(17, (len(x), 2)).tolist()
     moved = [image[:, i : i + 64, j : j + 64] for image, (i, j) in zip(padded, corners)]
@@ -136,16 +139,17 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
         real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], as tanh's
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
-        # Step of D: minimise -log D(x) - log(1 - D(G(z))), where D = sigmoid(logit),
-        # -log D = softplus(-logit) and -log(1 - D) = softplus(logit).
+        # Step of D: minimise -log D(x) - log(1 - D(G(z))). With D = sigmoid(logit)
+        # -log D = softplus(-logit), -log(1 - D) = softplus(logit).
         with autocast:
             fake = G(z)
             logit_real = D(show(real)).float()
-            logit_fake = D(show(fake.detach())).float()  # detach: this step is D's alone
+            logit_fake = D(show(fake.detach())).float()  # no gradient for G
         loss_D = F.softplus(-logit_real).mean() + F.softplus(logit_fake).mean()
         # Large logits cost, so that D stays moderate even while it wins
-        # [after Tseng et al. 2021, arXiv 2104.03310, without their moving anchors].
-        penalty = args.logit_penalty * (logit_real.square().mean() + logit_fake.square().mean())
+        # [after Tseng et al. 2021, arXiv 2104.03310, without their anchors].
+        squares = logit_real.square().mean() + logit_fake.square().mean()
+        penalty = args.logit_penalty * squares
         opt_D.zero_grad()
         (loss_D + penalty).backward()
         opt_D.step()
@@ -155,7 +159,7 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
             logit = D(show(fake)).float()
         loss_G = F.softplus(-logit).mean()
         opt_G.zero_grad()
-        loss_G.backward(inputs=list(G.parameters()))  # through D, without gradients for D
+        loss_G.backward(inputs=list(G.parameters()))  # no gradient for D
         opt_G.step()
         averaged.update_parameters(G)
 
@@ -168,7 +172,8 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
 def train(G, D, averaged, x, real, z_test, args, checkpoint):
     """Train on x (N, 3, 64, 64) uint8, and compare with real images after each epoch.
 
-    Returns {name: [one value per epoch]}, {epoch: images of z_test} and the seconds it took.
+    Returns {name: [one value per epoch]}, {epoch: images of z_test} and the
+    seconds it took.
     """
     opt_G = torch.optim.Adam(G.parameters(), lr=args.g_lr, betas=(0.5, 0.999), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True)
@@ -203,7 +208,7 @@ def train(G, D, averaged, x, real, z_test, args, checkpoint):
               f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.2f}"
               f"  coverage: {row['coverage']:.2f}", flush=True)
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
-            raise SystemExit(f"error: a loss of epoch {epoch} is not finite; try a lower --lr")
+            raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
         state["epoch"] = epoch
         for name, part in parts.items():
@@ -275,8 +280,9 @@ def sliced_wasserstein(fake, real, directions=128):
 def repetition(x):
     """Share of the detail of images (N, 3, 64, 64) that is the same, at the same place, in all.
 
-    The energy of the mean image's detail over the mean energy of detail: 1 for copies, 1 / N for
-    unrelated images. The distance above ignores where a patch was, and cannot see it.
+    The energy of the mean image's detail over the mean energy of detail: 1 for
+    copies, 1 / N for unrelated images. The distance above ignores where a patch
+    was, and cannot see it.
     """
     fine, middle, _ = laplacian_pyramid(x)
     shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
@@ -287,7 +293,7 @@ def repetition(x):
 def random_features(x):
     """Images (N, 3, 64, 64) in [0, 1] -> (N, 4608), by a network that was never trained.
 
-    For images unlike ImageNet's, random features are advised by [Naeem et al. 2020].
+    Naeem et al. 2020 advise random features for images unlike ImageNet's.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same network for every run
@@ -298,9 +304,10 @@ def random_features(x):
 def precision_coverage(fake, real, neighbours=5):
     """How good and how varied are fakes, beside as many real images? Features (N, d) of both.
 
-    A ball around each real image reaches to its 5th nearest real neighbour. Precision: the share
-    of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the share of balls
-    with a fake inside [Naeem et al. 2020, arXiv 2002.09797].
+    A ball around each real image reaches to its 5th nearest real neighbour.
+    Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
+    1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
+    2020, arXiv 2002.09797].
     """
     radius = torch.cdist(real, real).topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
     hit = torch.cdist(real, fake) <= radius  # (N, N)
@@ -380,29 +387,28 @@ def draw_walk(averaged, z, title, out):
 
 # -------------------------------------------------------- main
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument_group("data").add_argument
     add("--data", default="data/abstract_art", metavar="DIR", help="a folder of images")
-    add("--synthetic", action="store_true", help="drawn paintings: no download, no network")
-    add("--limit", type=int, default=60_000, metavar="N", help="train on the first N images")
+    add("--synthetic", action="store_true", help="drawn paintings, no network")
+    add("--limit", type=int, default=60_000, help="training images at most")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
-    add("--width", type=int, default=64, help="channels at 32 x 32 pixels; 32 is for a quick try")
+    add("--width", type=int, default=64, help="channels; 32 is for a quick try")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=100, help="passes over the training images")
-    add("--batch-size", type=int, default=16, help="real images in a step, and generated ones")
+    add("--batch-size", type=int, default=16, help="real images in a step")
     add("--lr", type=float, default=1e-4, help="learning rate of D")
     add("--g-lr", type=float, default=5e-5, help="learning rate of G")
-    add("--decay", type=float, default=0.6, help="last share of training: the rates fall to 0")
+    add("--decay", type=float, default=0.6, help="last share, in which rates fall")
     add("--no-augment", dest="augment", action="store_false", help="D sees images as they are")
     add("--logit-penalty", type=float, default=0.04, help="weight of D's squared logits")
-    add("--average", type=float, default=0.998, help="decay of the moving average of G's weights")
-    add("--seed", type=int, default=0, help="of the weights, the order of the images, the noise")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="to compute on")
+    add("--average", type=float, default=0.998, help="of G's weights: decay per step")
+    add("--seed", type=int, default=0, help="of weights, order and noise")
+    devices = ("auto", "cpu", "cuda", "mps")
+    add("--device", default="auto", choices=devices, help="auto: a GPU, if any")
     add("--resume", action="store_true", help="go on with an interrupted run")
 
     add = p.add_argument_group("output").add_argument
@@ -432,7 +438,7 @@ def main(argv=None):
     held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
     x, least = x[: args.limit], max(args.batch_size, 16)
     if len(x) < least:
-        raise SystemExit(f"error: {len(x)} training images are too few, at least {least} are needed")
+        raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
     real, others = x[:n].float() / 255, x[n : 2 * n].float() / 255
 
@@ -453,8 +459,9 @@ def main(argv=None):
     swd_untrained = sliced_wasserstein(generate(averaged, z_test[:n]), real)
     history, progression, seconds = train(G, D, averaged, x, real, z_test, args, checkpoint)
 
-    # Beside the last epoch's values those of as many other real images. Copies would be nearer to
-    # a training image than held-out images are: a few show in a low quantile.
+    # Beside the last epoch's values those of as many other real images. Copies
+    # would be nearer to a training image than held-out images are: a few show in
+    # a low quantile.
     fake, x = generate(averaged, z_test), x.float() / 255
     distance, index = nearest(fake, x)
     held_out_distance, _ = nearest(held_out.float() / 255, x)
@@ -491,5 +498,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's: the defaults are used.
+    # A notebook cell has no __file__, and its sys.argv is the kernel's.
     main([] if "__file__" not in globals() else None)

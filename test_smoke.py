@@ -162,7 +162,7 @@ def test_mistakes_that_end_in_one_line(no_figures):
     assert "cannot write taken" in error_of(vae.main, TINY + ["--out", "taken"])
     assert "too few" in error_of(dcgan.main, TINY_GAN + ["--batch-size", "999"])
     assert "no image" in error_of(dcgan.main, ["--data", "nowhere"])
-    assert "epoch 1 is not finite" in error_of(vae.main, TINY + ["--lr", "1e9"])
+    assert "no finite loss in epoch 1" in error_of(vae.main, TINY + ["--lr", "1e9"])
 
 
 # -------------------------------------------------------- data
@@ -452,7 +452,7 @@ def test_readme_code():
 
 @pytest.fixture
 def committed_figures():
-    """After a run of one's own the metrics are one's own, and README is about the committed ones."""
+    """README is about the committed metrics, not those of a run of one's own."""
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "figures"], cwd=HERE)
     if changed.returncode:
         pytest.skip("figures/ is not as committed")
@@ -483,7 +483,7 @@ def as_shown(text, values):
 
 
 def check_tables(text):
-    """Each table below <!-- rows: runs | columns: expressions -->; returns the text without them."""
+    """Each table below <!-- rows: runs | columns: expressions -->; returns the rest of text."""
     for comment, table in re.findall(r"<!-- (rows: .*?) -->\n((?:\|.*\n)+)", text):
         rows, columns = (part.split(":", 1)[1].split() for part in comment.split(" | "))
         lines = table.splitlines()[2:]

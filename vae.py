@@ -1,13 +1,14 @@
 """Variational autoencoder: codes that fill N(0, I), so that a draw from it decodes to a digit.
 
-The encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) over codes, the decoder a distribution
-p(x|z) over images. Training minimises an upper bound of -log p(x), in nats per image:
+The encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) over codes, the decoder
+a distribution p(x|z) over images. Training minimises an upper bound of -log p(x),
+in nats per image:
 
     -log p(x)  <=  -ELBO(x)  =  E_q(z|x)[ -log p(x|z) ]  +  KL( q(z|x) || N(0, I) )
                                 reconstruction              KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
-Pixels are white with probability x (--binarize); on grey ones the loss is its mean over those.
+Pixels are white with probability x (--binarize); grey ones have the mean loss of these.
 
     python vae.py --epochs 30
 
@@ -41,7 +42,7 @@ def mlp(*sizes):
 class VAE(nn.Module):
     """784 -> hidden -> mu and logvar, of latent_dim each; latent_dim -> hidden, mirrored -> 784
 
-    mean: the mean training image (784,) in [0, 1]. likelihood: "bernoulli" or "gaussian".
+    mean: the mean training image (784,). likelihood: "bernoulli" or "gaussian".
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
@@ -50,7 +51,7 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: the network has to learn only how a digit differs from it.
+        # Begin at the mean image: what is left to learn is how a digit differs.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -66,9 +67,10 @@ class VAE(nn.Module):
         """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)"""
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
-            # -x log p - (1 - x) log(1 - p) = log(1 + e^logit) - x logit, for p = sigmoid(logit)
+            # With p = sigmoid(logit):
+            # -x log p - (1 - x) log(1 - p) = log(1 + e^logit) - x logit
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # Squared error on [-1, 1] is a Gaussian with variance 1/2, without its constant.
+        # Squared error on [-1, 1]: a Gaussian with variance 1/2, but for a constant.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
@@ -96,11 +98,10 @@ def elbo_terms(model, x):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    # The learning rate rises to --lr in the first 30% of the steps and then falls to about 0,
-    # while Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        opt, args.lr, epochs=args.epochs, steps_per_epoch=math.ceil(len(x) / args.batch_size)
-    )
+    # The learning rate rises to --lr in the first 30% of the steps, then falls to 0;
+    # Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    steps = args.epochs * math.ceil(len(x) / args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = defaultdict(list)
     seconds = 0.0
 
@@ -136,7 +137,7 @@ def train(model, x, test_x, args):
               f"- Recon: {recon:7.3f} - KL: {kl:6.3f} - Test: {row['test_loss']:7.3f} "
               f"- {took:.1f} s", flush=True)
         if not math.isfinite(row["train_loss"]):
-            raise SystemExit(f"error: the loss of epoch {epoch} is not finite; try a lower --lr")
+            raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
     return history, seconds
 
 
@@ -152,8 +153,8 @@ def evaluate(model, x):
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ) with z_s ~ q(z|x). For S = 1 it is -ELBO on
-    average; more samples come nearer to -log p(x), from above.
+    -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ) with z_s ~ q(z|x). For S = 1 it
+    is -ELBO on average; more samples come nearer to -log p(x), from above.
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
@@ -188,10 +189,11 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 def precision_coverage(fake, real, neighbours=5):
     """How good and how varied are images fake (N, 784), beside unseen images real (M, 784)?
 
-    A ball around each real image reaches to its 5th nearest real neighbour. Precision: the share
-    of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the share of balls
-    with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. Pixels are made black or white first:
-    a grey blur is near everything, and would score 1.
+    A ball around each real image reaches to its 5th nearest real neighbour.
+    Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
+    1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
+    2020, arXiv 2002.09797]. Pixels are made black or white first: a grey blur is
+    near everything, and would score 1.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     inside = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -330,28 +332,28 @@ def draw_traversal(model, mu, kl, title, out):
 
 # -------------------------------------------------------- main
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument_group("data").add_argument
-    add("--data", default="data", metavar="DIR", help="where MNIST is or will be downloaded to")
-    add("--synthetic", action="store_true", help="drawn digits: no download, no network")
-    add("--limit", type=int, default=60_000, metavar="N", help="train on the first N images")
+    add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
+    add("--synthetic", action="store_true", help="drawn digits, no network")
+    add("--limit", type=int, default=60_000, help="training images at most")
     add("--validate", action="store_true", help="test on a sixth of the training images")
-    add("--binarize", action="store_true", help="black or white pixels, white with probability x")
+    add("--binarize", action="store_true", help="pixels black or white")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
-    add("--hidden", type=int, nargs="+", default=[768, 512], help="sizes of the hidden layers")
-    add("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="p(x|z)")
-    add("--beta", type=float, default=1.0, help="weight of the KL; 1: ELBO [Higgins et al. 2017]")
+    add("--hidden", type=int, nargs="+", default=[768, 512], help="hidden layers")
+    forms = ("bernoulli", "gaussian")
+    add("--likelihood", default="bernoulli", choices=forms, help="p(x|z)")
+    add("--beta", type=float, default=1.0, help="weight of the KL")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=30, help="passes over the training images")
     add("--batch-size", type=int, default=256, help="images in a step")
     add("--lr", type=float, default=3e-3, help="highest learning rate")
-    add("--seed", type=int, default=0, help="of the weights, the order of the images, the noise")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="to compute on")
+    add("--seed", type=int, default=0, help="of weights, order and noise")
+    devices = ("auto", "cpu", "cuda", "mps")
+    add("--device", default="auto", choices=devices, help="auto: a GPU, if any")
 
     add = p.add_argument_group("output").add_argument
     add("--out", default="figures", metavar="DIR", help="folder for figures and metrics")
@@ -373,7 +375,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # gradients of ever-black pixels are so small as to be slow
+    torch.set_flush_denormal(True)  # tiny gradients of ever-black pixels are slow
 
     name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     real = x[: len(grey_x)]  # training digits, as many as there are samples beside them
@@ -432,5 +434,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's: the defaults are used.
+    # A notebook cell has no __file__, and its sys.argv is the kernel's.
     main([] if "__file__" not in globals() else None)
