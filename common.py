@@ -135,17 +135,13 @@ def draw_paintings(n, seed):
 def progress(batches, label):
     """Yield the batches; on a terminal or in a notebook show percent and time left."""
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
-    start = shown = time.time()
+    start = time.time()
     for i, batch in enumerate(batches, 1):
         yield batch
-        now = time.time()
-        if visible and now - shown > 0.2:
-            left = (now - start) * (len(batches) / i - 1)
+        if visible and (i % 10 == 0 or i == len(batches)):
+            left = (time.time() - start) * (len(batches) / i - 1)
             text = f"{label}: {i / len(batches):.0%}, {left:.0f} s left"
             print(f"{text:60}", end="\r", file=sys.stderr, flush=True)
-            shown = now
-    if visible:
-        print(" " * 60, end="\r", file=sys.stderr, flush=True)
 
 
 def save_figure(fig, path):
