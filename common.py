@@ -148,7 +148,7 @@ def save_figure(fig, path):
     """Write a figure as PNG; in a notebook show it, too. SystemExit if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=100)
+        fig.savefig(path, dpi=100, bbox_inches="tight")
     except OSError as error:
         raise SystemExit(f"error: cannot write {path}: {error.strerror}")
     if "ipykernel" in sys.modules:

@@ -414,7 +414,7 @@ def main(argv=None):
     scatter_digits(out / "vae_latent.png", maps, test_y)
     draw_curves(history, args, title, out)
     draw_reconstructions(model, test_x[:10], mu[:10], ae, title, out)
-    draw_interpolations(model, mu[:10], test_y, ae, title, out)
+    draw_interpolations(model, mu[:10], test_y[:10], ae, title, out)
     draw_samples(model, args.latent_dim, title, out)
     draw_traversal(model, mu[0], kl, title, out)
 
