@@ -347,11 +347,26 @@ def healthy_shares(history):
     return {name: sum(epochs) / len(epochs) for name, epochs in inside.items()}
 
 
+def measure(history, real, others, distance, held_out_distance):
+    """The last epoch's values, those of other real images, and whether samples are copies.
+
+    real, others (N, 3, 64, 64); distances of samples and held-out images from the
+    training images.
+    """
+    final = {name: values[-1] for name, values in history.items()} | healthy_shares(history)
+    for name, value in compare(others, real).items():
+        final[f"{name}_real"] = value
+    # Copies are nearer than held-out images are; a few of them show in a low quantile.
+    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
+    final["nearest_ratio"] = ratio.item()
+    return final
+
+
 # ----------------------------------------------------- figures
 def draw_curves(history, final, title, out):
     """The game, with the healthy ranges shaded; and what the samples are worth."""
     panels = {
-        "Loss_D": {"in D's step": history["loss_D"]},
+        "loss (shaded: of Loss_D)": {"Loss_D": history["loss_D"], "Loss_G": history["loss_G"]},
         "D(x), of real images": {"in D's step": history["D_x"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
@@ -367,7 +382,8 @@ def draw_curves(history, final, title, out):
 def draw_progression(progression, title, out):
     """The same noise as training goes on, as rows of a figure and as an animation."""
     epochs = list(progression)
-    shown = list(dict.fromkeys([*epochs[:: math.ceil(len(epochs) / 5)], epochs[-1]]))
+    step = max(1, math.ceil((len(epochs) - 1) / 5))
+    shown = list(dict.fromkeys([*epochs[::step], epochs[-1]]))
     rows = [progression[epoch][:8] / 255 for epoch in shown]
     labels = [f"epoch {epoch}" for epoch in shown]
     plot_images(out / "dcgan_progression.png", rows, f"{title}: the same noise", labels)
@@ -375,6 +391,14 @@ def draw_progression(progression, title, out):
     frames = [to_pil_image(make_grid(images, nrow=6)) for images in progression.values()]
     path = out / "dcgan_progression.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=400, loop=0)
+
+
+def draw_nearest(fake, neighbour, distance, title, out):
+    """The ten fakes (N, 3, 64, 64) nearest to a training image, and that image."""
+    top = distance.argsort()[:10]
+    rows, labels = [fake[top], neighbour[top]], ["generated", "nearest real"]
+    notes = [f"{d:.1f}" for d in distance[top]]
+    plot_images(out / "dcgan_nearest.png", rows, f"{title}: least distances", labels, notes)
 
 
 def draw_walk(averaged, z, title, out):
@@ -459,28 +483,19 @@ def main(argv=None):
     swd_untrained = sliced_wasserstein(generate(averaged, z_test[:n]), real)
     history, progression, seconds = train(G, D, averaged, x, real, z_test, args, checkpoint)
 
-    # Beside the last epoch's values those of as many other real images. Copies
-    # would be nearer to a training image than held-out images are: a few show in
-    # a low quantile.
     fake, x = generate(averaged, z_test), x.float() / 255
     distance, index = nearest(fake, x)
     held_out_distance, _ = nearest(held_out.float() / 255, x)
-    final = {"parameters_G": parameters_G, "parameters_D": parameters_D}
-    final |= {key: values[-1] for key, values in history.items()}
-    final |= {f"{key}_real": value for key, value in compare(others, real).items()}
-    final |= {"swd_untrained": swd_untrained} | healthy_shares(history)
-    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
-    final["nearest_ratio"] = ratio.item()
+    final = measure(history, real, others, distance, held_out_distance)
+    final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
+    final["swd_untrained"] = swd_untrained
 
     title = f"DCGAN, {name}, epoch {args.epochs}"
     plot_images(out / "dcgan_samples.png", fake[:64].split(8), f"{title}: samples")
     draw_curves(history, final, title, out)
     draw_progression(progression, title, out)
     draw_walk(averaged, z_test, title, out)
-    top = distance.argsort()[:10]
-    rows, labels = [fake[top], x[index[top]]], ["generated", "nearest real"]
-    notes = [f"{d:.1f}" for d in distance[top]]
-    plot_images(out / "dcgan_nearest.png", rows, f"{title}: least distances", labels, notes)
+    draw_nearest(fake, x[index], distance, title, out)
 
     metrics = {
         "script": "dcgan.py", "args": vars(args), "dataset": name,
