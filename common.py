@@ -202,9 +202,9 @@ def scatter_digits(path, maps, labels):
     """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each to its own scale.
 
     The plane itself for k = 2, else two principal components. Dashed: standard
-    deviations of N(0, I), 1 to 3.
+    deviations of N(0, I), 1 to 3. A digit stands at the median of its codes.
     """
-    fig = Figure(figsize=(6.5 * len(maps), 5.5), layout="constrained")
+    fig = Figure(figsize=(5 * len(maps), 4.4), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]
     for ax, (title, z) in zip(axes, maps.items()):
         z = F.pad(z.cpu(), (0, max(0, 2 - z.shape[1])))  # for k = 1
@@ -216,6 +216,7 @@ def scatter_digits(path, maps, labels):
         for digit in range(10):
             points = z[labels.cpu() == digit]
             ax.scatter(*points.T, s=3, alpha=0.5, lw=0, color=f"C{digit}", label=digit)
+            ax.annotate(digit, points.median(0).values.tolist(), weight="bold")
         for radius in (1, 2, 3):
             ax.add_patch(Circle((0, 0), radius, fill=False, ls="--"))
         ax.set(title=title, xlabel=name.format(1), ylabel=name.format(2), aspect="equal")

@@ -313,7 +313,9 @@ def draw_samples(model, k, title, out):
         steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 16))  # equal shares of N(0, 1)
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
-        plot_images(out / "vae_manifold.png", plane, f"{title}: decoded quantiles of N(0, I)")
+        notes = [f"{step:.1f}" for step in steps]
+        title = f"{title}: the plane of z, in equal shares of N(0, I)"
+        plot_images(out / "vae_manifold.png", plane, title, notes[::-1], notes)
 
 
 @torch.no_grad()
