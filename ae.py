@@ -5,7 +5,7 @@ an image d(z), and both are trained together so that little is lost on the way:
 
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2     [after Hinton & Salakhutdinov 2006, Science]
 
-The squared error is summed over 784 pixels in [0, 1] and averaged over images (SSE).
+The squared error is summed over 784 pixels in [0, 1] (SSE), and averaged over images.
 
     python ae.py
 
@@ -61,7 +61,7 @@ class Autoencoder(nn.Module):
 
 # -------------------------------------------------------- loss
 def squared_error(x, x_hat):
-    """Of each image, summed over its pixels. (B, 784), (B, 784) or (784,) -> (B,)"""
+    """The squared error of each image, summed over its pixels. x (B, 784), x_hat (B, 784) or (784,) -> (B,)"""
     return (x - x_hat).square().sum(1)
 
 
@@ -69,8 +69,8 @@ def squared_error(x, x_hat):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    # The learning rate rises to --lr in the first 30% of the steps, then falls to 0;
-    # Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
+    # to almost 0; Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
@@ -150,15 +150,16 @@ def measure(model, x, y, test_x, test_y, k):
 
 @torch.no_grad()
 def invent(model, x, test_x):
-    """Decode codes that no image has: made up, or between those of two test images.
+    """Decode codes that were made up, and codes between those of two test images.
 
-    x (N, 784), test_x (M, 784). Returns the test images' codes (M, k) and images
-    (M, 784), but for x_hat (10, 784) and interpolations (5, 10, 784).
+    x (N, 784), test_x (M, 784). Returns codes (M, k), those of test_x; x_hat (10, 784);
+    samples, fitted_samples and midpoints (M, 784); interpolations (5, 10, 784).
+    ae.py draws some of each; vae.py, which compares itself with them, counts all.
     """
-    codes, z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)
-    prior = torch.randn_like(z)  # as if codes lay in N(0, I), which nobody asked them to
+    z = model.encode(test_x)  # (M, k)
+    prior = torch.randn_like(z)  # although nothing in the loss makes codes follow N(0, I)
 
-    codes = codes.cpu().double()
+    codes = model.encode(x).cpu().double()  # (N, k)
     covariance = torch.atleast_2d(codes.T.cov())
     covariance += 1e-6 * torch.eye(len(covariance))  # it may be singular
     fitted = MultivariateNormal(codes.mean(0), covariance).sample([len(z)]).float()
@@ -171,7 +172,7 @@ def invent(model, x, test_x):
         "x_hat": model.decode(z[:10]),
         "samples": model.decode(prior),
         "fitted_samples": model.decode(fitted.to(z.device)),
-        "midpoints": model.decode((z + z.roll(-1, 0)) / 2),
+        "midpoints": model.decode((z + z.roll(-1, 0)) / 2),  # of an image and the next
         "interpolations": model.decode(lines),
     }
 
@@ -240,7 +241,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # tiny gradients of ever-black pixels are slow
+    torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
@@ -261,7 +262,7 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # For the comparison in vae.py: of the same data, layers, epochs and --out.
+    # For vae.py, which compares, if it has the same data, layers, epochs and name of --out.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

@@ -92,10 +92,10 @@ def load_paintings(folder, synthetic=False):
 
 
 def explain_stand_in(name, folder, error):
-    """Say why the real data cannot be had, and how to get them."""
+    """Say why the real data cannot be had, and how to get it."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, since the real data failed to load or to download: {reason}.")
-    print(f"For the real ones delete {folder}, if it is there, and run again with a network.")
+    print(f"For the real data delete {folder}, if it is there, and run again with a network.")
 
 
 def draw_digits(n, seed):
@@ -104,7 +104,8 @@ def draw_digits(n, seed):
     Returns images (n, 28, 28) uint8 and labels (n,).
     """
     g = torch.Generator().manual_seed(seed)
-    fonts = sorted(Path(matplotlib.get_data_path(), "fonts/ttf").glob("DejaVuS*[!y].ttf"))
+    folder = Path(matplotlib.get_data_path(), "fonts/ttf")
+    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # not DejaVuSansDisplay, without digits
     glyphs = torch.empty(len(fonts), 10, 28, 28)
     for i, path in enumerate(fonts):
         font = ImageFont.truetype(str(path), 24)
@@ -115,7 +116,7 @@ def draw_digits(n, seed):
 
     labels = torch.randint(10, (n,), generator=g)
     images = glyphs[torch.randint(len(fonts), (n,), generator=g), labels]
-    spread = torch.tensor([0.12, 0.12, 0.06])
+    spread = torch.tensor([0.12, 0.12, 0.06])  # of a 2x2 matrix, and of a shift
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0].byte(), labels
@@ -201,8 +202,9 @@ def plot_curves(path, panels, title, bands={}):
 def scatter_digits(path, maps, labels):
     """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each to its own scale.
 
-    The plane itself for k = 2, else two principal components. Dashed: standard
-    deviations of N(0, I), 1 to 3. A digit stands at the median of its codes.
+    The plane itself for k = 2, else two principal components. Dashed: 1, 2 and 3
+    standard deviations of N(0, I), a VAE's prior. A digit stands at the median of
+    its codes.
     """
     fig = Figure(figsize=(5 * len(maps), 4.4), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]

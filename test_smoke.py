@@ -436,11 +436,17 @@ def test_readme_commands():
         assert line in sources, line
 
 
-def test_docstrings_show_the_committed_runs(committed_figures):
-    for script, keys in (ae, ["test_sse", "test_mse"]), (vae, ["train_loss", "test_loss"]):
-        final = json.loads((HERE / f"figures/{script.__name__}_metrics.json").read_text())["final"]
-        for key, digits in zip(keys, (3, 5) if script is ae else (3, 3)):
-            assert f"{final[key]:.{digits}f}" in script.__doc__
+@pytest.mark.parametrize("script", [ae, vae])
+def test_docstring_and_readme_show_the_end_of_the_committed_run(script, committed_figures):
+    final = json.loads((HERE / f"figures/{script.__name__}_metrics.json").read_text())["final"]
+    printed = script.__doc__.partition("    python ")[2].partition("\n\n")[2]
+    assert textwrap.dedent(printed) in README
+    keys = {
+        ae: ["test_sse", "test_mse", "pca_mse"],
+        vae: ["train_loss", "test_loss", "test_kl"],
+    }
+    for key in keys[script]:
+        assert any(f"{final[key]:.{digits}f}" in printed for digits in (5, 3, 2)), key
 
 
 def test_readme_code():

@@ -8,7 +8,8 @@ in nats per image:
                                 reconstruction              KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
-Pixels are white with probability x (--binarize); grey ones have the mean loss of these.
+A grey pixel x counts as white with probability x and black otherwise: the loss is the mean
+over both. --binarize draws one of them.
 
     python vae.py --epochs 30
 
@@ -64,13 +65,16 @@ class VAE(nn.Module):
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
-        """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)"""
+        """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)
+
+        The dots: one or many codes for each image.
+        """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
             # With p = sigmoid(logit):
             # -x log p - (1 - x) log(1 - p) = log(1 + e^logit) - x logit
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # Squared error on [-1, 1]: a Gaussian with variance 1/2, but for a constant.
+        # Squared error on [-1, 1]: a Gaussian with variance 1/2, without its constant.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
@@ -88,7 +92,7 @@ def kl_divergence(mu, logvar):
 
 
 def elbo_terms(model, x):
-    """One-sample estimate of the terms of -ELBO, in nats. (B, 784) -> recon (B,), kl (B,)"""
+    """-ELBO = recon + kl, in nats: recon of one draw of z, kl exact. (B, 784) -> (B,), (B,)"""
     mu, logvar = model.encode(x)  # (B, k), (B, k)
     z = reparameterize(mu, logvar)  # (B, k)
     return model.reconstruction_loss(x, z), kl_divergence(mu, logvar).sum(1)
@@ -154,7 +158,7 @@ def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
     -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ) with z_s ~ q(z|x). For S = 1 it
-    is -ELBO on average; more samples come nearer to -log p(x), from above.
+    is -ELBO on average; with more it is nearer to -log p(x), on average still above.
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
@@ -169,12 +173,12 @@ def negative_log_likelihood(model, x, samples):
 
 
 def baselines(model, x):
-    """What it costs to reconstruct images x (N, 784) perfectly, and by the mean image, in nats."""
+    """The reconstruction term, in nats, of a perfect decoder and of the mean image. x (N, 784)"""
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
         return 0.0, (2 * mean - 2 * x).square().sum(1).mean().item()
     floor, cost = (F.binary_cross_entropy(x_hat, x, reduction="sum") for x_hat in (x, mean))
-    return floor.item() / len(x), cost.item() / len(x)  # the floor of grey pixels is above 0
+    return floor.item() / len(x), cost.item() / len(x)  # grey pixels have entropy: floor > 0
 
 
 def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
@@ -187,9 +191,9 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 
 
 def precision_coverage(fake, real, neighbours=5):
-    """How good and how varied are images fake (N, 784), beside unseen images real (M, 784)?
+    """How good and how varied are images fake (N, 784), compared with images real (M, 784)?
 
-    A ball around each real image reaches to its 5th nearest real neighbour.
+    A ball around each real image reaches to its fifth nearest real neighbour.
     Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
     1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
     2020, arXiv 2002.09797]. Pixels are made black or white first: a grey blur is
@@ -209,9 +213,9 @@ def precision_coverage(fake, real, neighbours=5):
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, grey_x):
-    """What codes and samples are worth; x (N, 784), test_x (M, 784) as the model sees them.
+    """Measures of codes and samples; training x (N, 784) and test_x (M, 784), grey or binarised.
 
-    grey_x (M, 784): the test images before they were made black or white.
+    grey_x (M, 784): the test images before they were binarised.
     """
     mu, logvar = model.encode(test_x)  # (M, k)
     floor, mean_image = baselines(model, test_x)
@@ -221,7 +225,7 @@ def measure(model, x, y, test_x, test_y, grey_x):
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        "active_units": (mu.var(0) > 0.01).sum().item(),  # [Burda et al. 2016]
+        "active_units": (mu.var(0) > 0.01).sum().item(),  # mu varies [Burda et al. 2016]
         "test_mse": (grey_x - model.decode(mu)).square().mean().item(),
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
         "precision": precision,
@@ -231,7 +235,10 @@ def measure(model, x, y, test_x, test_y, grey_x):
 
 
 def measure_others(ae, real, grey_x):
-    """The same, where it can be had, of real digits (M, 784) and of the autoencoder's images."""
+    """Some of these for real digits (M, 784), and for the images that ae.py left, if it did.
+
+    Its codes were drawn from N(0, I), and from a Gaussian fitted to its training codes.
+    """
     final = {}
     final["real_precision"], final["real_coverage"] = precision_coverage(real, grey_x)
     if ae:
@@ -291,7 +298,7 @@ def draw_reconstructions(model, x, mu, ae, title, out):
 
 @torch.no_grad()
 def draw_interpolations(model, mu, y, ae, title, out):
-    """Decoded codes on the line from one test image to the next: mu (10, k), labels y (10,)."""
+    """Decoded codes on the lines between five pairs of test images: mu (10, k), labels y (10,)."""
     t = torch.linspace(0, 1, 10, device=mu.device)[:, None]
     rows, labels = [], []
     for i in range(5):
@@ -310,7 +317,7 @@ def draw_samples(model, k, title, out):
     samples = model.decode(torch.randn(8, 8, k).to(device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
     if k == 2:
-        steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 16))  # equal shares of N(0, 1)
+        steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 16))  # quantiles of N(0, 1)
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
         notes = [f"{step:.1f}" for step in steps]
@@ -377,10 +384,10 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # tiny gradients of ever-black pixels are slow
+    torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
 
     name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
-    real = x[: len(grey_x)]  # training digits, as many as there are samples beside them
+    real = x[: len(grey_x)]  # training digits, to be compared with test digits as samples are
     x, y = x[: args.limit], y[: args.limit]
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_x
@@ -393,7 +400,8 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # What ae.py left of the same data, layers, epochs and --out.
+    # What ae.py left, if it ran with the same data, layers, epochs and name of --out. Its
+    # digits are grey, and no match for binarised ones.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
