@@ -1,7 +1,7 @@
 """Autoencoder: squeeze a digit through 32 numbers and get it back.
 
-An encoder e maps an image x to a code z = e(x), a decoder d maps the code back to
-an image d(z), and both are trained together so that little is lost on the way:
+An encoder e maps an image x to a code z = e(x) of k = 32 numbers, a decoder d maps the
+code back to an image d(z), and both are trained together so that little is lost:
 
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2     [after Hinton & Salakhutdinov 2006, Science]
 
@@ -44,10 +44,11 @@ class Autoencoder(nn.Module):
 
     def __init__(self, mean, hidden, latent_dim):
         super().__init__()
-        self.register_buffer("mean", mean)
+        self.register_buffer("mean", mean)  # moves with .to(device), is not trained
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: what is left to learn is how a digit differs.
+        # Begin at the mean image: what is left to learn is how a digit differs. The logit
+        # undoes decode's sigmoid; it is infinite at 0 and 1.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -55,13 +56,16 @@ class Autoencoder(nn.Module):
         return self.encoder(x - self.mean)
 
     def decode(self, z):
-        """Codes (B, k) -> images (B, 784) in [0, 1]"""
+        """Codes (..., k) -> images (..., 784) in [0, 1]"""
         return torch.sigmoid(self.decoder(z))
 
 
 # -------------------------------------------------------- loss
 def squared_error(x, x_hat):
-    """The squared error of each image, summed over its pixels. x (B, 784), x_hat (B, 784) or (784,) -> (B,)"""
+    """The squared error of each image, summed over its pixels.
+
+    x (B, 784), x_hat (B, 784) or (784,) -> (B,)
+    """
     return (x - x_hat).square().sum(1)
 
 
@@ -70,7 +74,7 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
     # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
-    # to almost 0; Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    # to almost 0; Adam's beta1 falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
@@ -92,7 +96,7 @@ def train(model, x, test_x, args):
             schedule.step()
             total += len(batch) * loss.detach()  # .item() would wait for a GPU at each step
 
-        train_sse = float(total) / len(x)
+        train_sse = float(total) / len(x)  # while the weights changed; test_sse is of the end
         took = time.time() - start
         seconds += took
         test_sse = evaluate(model, test_x)
@@ -115,6 +119,7 @@ def evaluate(model, x):
 def pca(x, k):
     """Mean (784,) and k leading principal directions (784, k): the best linear autoencoder."""
     centred = x - x.mean(0)
+    # The eigenvalues ascend: the last k eigenvectors lead. On the CPU, as MPS has no eigh.
     directions = torch.linalg.eigh((centred.T @ centred).cpu()).eigenvectors[:, -k:]
     return x.mean(0), directions.to(x.device)
 
@@ -130,7 +135,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, k):
-    """What is lost, and what the codes know, beside PCA with as many numbers."""
+    """Error of reconstruction, and how well codes tell the digit, beside PCA with k numbers."""
     mean, directions = pca(x, k)
     pca_codes, pca_test_codes = (x - mean) @ directions, (test_x - mean) @ directions
     pca_x_hat = mean + pca_test_codes @ directions.T
@@ -154,23 +159,26 @@ def invent(model, x, test_x):
 
     x (N, 784), test_x (M, 784). Returns codes (M, k), those of test_x; x_hat (10, 784);
     samples, fitted_samples and midpoints (M, 784); interpolations (5, 10, 784).
-    ae.py draws some of each; vae.py, which compares itself with them, counts all.
+    ae.py draws some of each; vae.py measures all, and compares itself.
     """
     z = model.encode(test_x)  # (M, k)
-    prior = torch.randn_like(z)  # although nothing in the loss makes codes follow N(0, I)
+    # Draws from N(0, I). Expect poor images: nothing in the loss puts codes there.
+    noise = torch.randn_like(z)
 
+    # Draws from a Gaussian with the mean and the covariance of the training codes.
     codes = model.encode(x).cpu().double()  # (N, k)
-    covariance = torch.atleast_2d(codes.T.cov())
-    covariance += 1e-6 * torch.eye(len(covariance))  # it may be singular
+    covariance = torch.atleast_2d(codes.T.cov())  # (k, k), for k = 1, too
+    covariance += 1e-6 * torch.eye(len(covariance))  # never singular
     fitted = MultivariateNormal(codes.mean(0), covariance).sample([len(z)]).float()
 
     # On the lines from image 0 to image 1, from 2 to 3, ...
-    t = torch.linspace(0, 1, 10, device=z.device)[:, None]
-    lines = torch.stack([torch.lerp(a, b, t) for a, b in zip(z[0:10:2], z[1:10:2])])
+    t = torch.linspace(0, 1, 10, device=z.device)[:, None]  # (10, 1)
+    pairs = zip(z[0:10:2], z[1:10:2])
+    lines = torch.stack([a + t * (b - a) for a, b in pairs])  # (5, 10, k)
     return {
         "codes": z,
         "x_hat": model.decode(z[:10]),
-        "samples": model.decode(prior),
+        "samples": model.decode(noise),
         "fitted_samples": model.decode(fitted.to(z.device)),
         "midpoints": model.decode((z + z.roll(-1, 0)) / 2),  # of an image and the next
         "interpolations": model.decode(lines),
@@ -194,8 +202,8 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 def draw_invented(invented, test_y, title, out):
     """Decoded made-up codes, and decoded codes between those of test images."""
     rows = [*invented["samples"][:32].split(8), *invented["fitted_samples"][:32].split(8)]
-    drawn = "decoded draws from N(0, I), and from a Gaussian fitted to its codes"
-    plot_images(out / "ae_prior_samples.png", rows, f"{title}\n{drawn}")
+    labels = ["N(0, I)"] * 4 + ["fitted\nGaussian"] * 4
+    plot_images(out / "ae_prior_samples.png", rows, f"{title}: decoded draws from", labels)
 
     rows = invented["interpolations"]
     labels = [f"{a} to {b}" for a, b in test_y[:10].view(5, 2)]
@@ -262,7 +270,8 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # For vae.py, which compares, if it has the same data, layers, epochs and name of --out.
+    # Not the model: images and measures for vae.py, which compares itself with them. It looks
+    # for a file of this name, that is with its own data, layers, epochs and folder of --out.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

@@ -1,15 +1,17 @@
 """Variational autoencoder: codes that fill N(0, I), so that a draw from it decodes to a digit.
 
-The encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) over codes, the decoder
-a distribution p(x|z) over images. Training minimises an upper bound of -log p(x),
-in nats per image:
+An image x is thought to be made in two steps: draw a code z, k numbers, from N(0, I), then
+draw x from p(x|z), which the decoder computes. Their p(x), an integral over all z, costs too
+much. So an encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) of the codes that fit x,
+and training minimises a bound, the negative "evidence lower bound", in nats per image:
 
     -log p(x)  <=  -ELBO(x)  =  E_q(z|x)[ -log p(x|z) ]  +  KL( q(z|x) || N(0, I) )
                                 reconstruction              KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
-A grey pixel x counts as white with probability x and black otherwise: the loss is the mean
-over both. --binarize draws one of them.
+Each pixel of p(x|z) is black or white, a Bernoulli variable, so that -log p(x|z) is the
+binary cross-entropy. For a grey pixel it is the mean over white, with probability x, and
+black, and above 0 even for the best decoder. --binarize makes grey pixels black or white.
 
     python vae.py --epochs 30
 
@@ -43,7 +45,8 @@ def mlp(*sizes):
 class VAE(nn.Module):
     """784 -> hidden -> mu and logvar, of latent_dim each; latent_dim -> hidden, mirrored -> 784
 
-    mean: the mean training image (784,). likelihood: "bernoulli" or "gaussian".
+    mean: the mean training image (784,). likelihood: "bernoulli" or "gaussian". There
+    is no forward: elbo_terms below goes from x to the loss, decode from z to images.
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
@@ -52,37 +55,42 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: what is left to learn is how a digit differs.
+        # Begin at the mean image: what is left to learn is how a digit differs. The logit
+        # undoes decode's sigmoid; it is infinite at 0 and 1.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
-        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
+        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k), so that sigma > 0"""
         mu, logvar = self.encoder(x - self.mean).chunk(2, dim=1)
         return mu, logvar
 
     def decode(self, z):
-        """Codes (..., k) -> mean images (..., 784) in [0, 1]"""
+        """Codes (..., k) -> images (..., 784) in [0, 1], the means of p(x|z)"""
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
         """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)
 
-        The dots: one or many codes for each image.
+        The dots: nothing in training; negative_log_likelihood has many codes per image.
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
-            # With p = sigmoid(logit):
+            # Binary cross-entropy, of many codes at once. With p = sigmoid(logit):
             # -x log p - (1 - x) log(1 - p) = log(1 + e^logit) - x logit
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # Squared error on [-1, 1]: a Gaussian with variance 1/2, without its constant.
+        # -log N(x; m, 1/2) = (x - m)^2 + constant, for pixels on [-1, 1].
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
 # -------------------------------------------------------- loss
 def reparameterize(mu, logvar):
-    """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)"""
+    """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
+
+    All randomness is in eps, so z has derivatives in mu and sigma. torch.normal has none.
+    """
     eps = torch.randn_like(mu)
-    return mu + torch.exp(0.5 * logvar) * eps
+    sigma = torch.exp(0.5 * logvar)
+    return mu + sigma * eps
 
 
 def kl_divergence(mu, logvar):
@@ -103,7 +111,7 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
     # The learning rate rises to --lr in the first 30% of the steps, then falls to 0;
-    # Adam's momentum falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    # Adam's beta1 falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = defaultdict(list)
@@ -118,7 +126,7 @@ def train(model, x, test_x, args):
             if args.binarize:
                 batch = torch.bernoulli(batch)  # white with probability x, anew in each epoch
             recon, kl = elbo_terms(model, batch)  # (B,), (B,)
-            loss = (recon + args.beta * kl).mean()
+            loss = (recon + args.beta * kl).mean()  # -ELBO for beta = 1
 
             opt.zero_grad()
             loss.backward()
@@ -157,18 +165,20 @@ def evaluate(model, x):
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) ) with z_s ~ q(z|x). For S = 1 it
-    is -ELBO on average; with more it is nearer to -log p(x), on average still above.
+    p(x) = E_q[ p(x|z) p(z) / q(z|x) ], so -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) )
+    with z_s ~ q(z|x) estimates it. For S = 1 it is -ELBO on average; with more it is
+    nearer to -log p(x), on average still above.
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
         mu, logvar = model.encode(batch)  # (B, k)
         eps = torch.randn(samples, *mu.shape, device=x.device)
         z = mu + torch.exp(0.5 * logvar) * eps  # (S, B, k)
-        # log N(z; 0, I) - log N(z; mu, sigma^2) = sum (eps^2 + logvar - z^2) / 2
+        # log N(z; 0, I) - log N(z; mu, sigma^2) = sum (eps^2 + logvar - z^2) / 2, since
+        # z - mu = sigma eps
         log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)  # (S, B)
         log_w = log_ratio - model.reconstruction_loss(batch, z)  # (S, B)
-        total += (math.log(samples) - log_w.logsumexp(0)).sum().item()
+        total += (math.log(samples) - log_w.logsumexp(0)).sum().item()  # -log of the mean of w
     return total / len(x)
 
 
@@ -177,8 +187,9 @@ def baselines(model, x):
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
         return 0.0, (2 * mean - 2 * x).square().sum(1).mean().item()
-    floor, cost = (F.binary_cross_entropy(x_hat, x, reduction="sum") for x_hat in (x, mean))
-    return floor.item() / len(x), cost.item() / len(x)  # grey pixels have entropy: floor > 0
+    floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0: grey pixels have entropy
+    cost = F.binary_cross_entropy(mean, x, reduction="sum")
+    return floor.item() / len(x), cost.item() / len(x)
 
 
 def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
@@ -212,40 +223,42 @@ def precision_coverage(fake, real, neighbours=5):
 
 
 @torch.no_grad()
-def measure(model, x, y, test_x, test_y, grey_x):
+def measure(model, x, y, test_x, test_y, grey_test_x):
     """Measures of codes and samples; training x (N, 784) and test_x (M, 784), grey or binarised.
 
-    grey_x (M, 784): the test images before they were binarised.
+    grey_test_x (M, 784): test_x before it was binarised; the same without --binarize.
     """
     mu, logvar = model.encode(test_x)  # (M, k)
     floor, mean_image = baselines(model, test_x)
-    precision, coverage = precision_coverage(model.decode(torch.randn_like(mu)), grey_x)
+    precision, coverage = precision_coverage(model.decode(torch.randn_like(mu)), grey_test_x)
     midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between a test image and the next
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        "active_units": (mu.var(0) > 0.01).sum().item(),  # mu varies [Burda et al. 2016]
-        "test_mse": (grey_x - model.decode(mu)).square().mean().item(),
+        # Dimensions in use; in the others q(z|x) is N(0, 1) for all x [Burda et al. 2016].
+        "active_units": (mu.var(0) > 0.01).sum().item(),
+        "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
         "precision": precision,
         "coverage": coverage,
-        "midpoint_precision": precision_coverage(midpoints, grey_x)[0],
+        "midpoint_precision": precision_coverage(midpoints, grey_test_x)[0],
     }
 
 
-def measure_others(ae, real, grey_x):
-    """Some of these for real digits (M, 784), and for the images that ae.py left, if it did.
+def measure_others(ae, real, grey_test_x):
+    """Some of these for real digits (M, 784), and for an autoencoder.
 
-    Its codes were drawn from N(0, I), and from a Gaussian fitted to its training codes.
+    ae: what ae.py saved, a dict, or None. Its "samples" are decoded draws from N(0, I),
+    its "fitted_samples" from a Gaussian fitted to its training codes.
     """
     final = {}
-    final["real_precision"], final["real_coverage"] = precision_coverage(real, grey_x)
+    final["real_precision"], final["real_coverage"] = precision_coverage(real, grey_test_x)
     if ae:
         final["ae_test_mse"], final["ae_knn_accuracy"] = ae["test_mse"], ae["knn_accuracy"]
-        final["ae_midpoint_precision"] = precision_coverage(ae["midpoints"], grey_x)[0]
+        final["ae_midpoint_precision"] = precision_coverage(ae["midpoints"], grey_test_x)[0]
         for key, images in [("ae", ae["samples"]), ("ae_fitted", ae["fitted_samples"])]:
-            precision, coverage = precision_coverage(images, grey_x)
+            precision, coverage = precision_coverage(images, grey_test_x)
             final |= {f"{key}_precision": precision, f"{key}_coverage": coverage}
     return final
 
@@ -327,7 +340,10 @@ def draw_samples(model, k, title, out):
 
 @torch.no_grad()
 def draw_traversal(model, mu, kl, title, out):
-    """One code mu (k,); each row changes one of the eight dimensions with the most KL (k,)."""
+    """One code mu (k,); each row changes one dimension, of the eight with the most KL (k,).
+
+    They tell most about an image: where KL is 0, q(z|x) is the same for all.
+    """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
     z = mu.repeat(len(dimensions), len(steps), 1)  # (8, 11, k), for k >= 8
@@ -386,22 +402,22 @@ def main(argv=None):
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
 
-    name, x, y, grey_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
-    real = x[: len(grey_x)]  # training digits, to be compared with test digits as samples are
+    name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
+    real = x[: len(grey_test_x)]  # training digits, measured as if they were samples
     x, y = x[: args.limit], y[: args.limit]
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
-    test_x = grey_x
+    test_x = grey_test_x
     if args.binarize:  # with a seed of its own: the same test images for every run
         coins = torch.Generator().manual_seed(0)
-        test_x = torch.bernoulli(grey_x.cpu(), generator=coins).to(device)
+        test_x = torch.bernoulli(grey_test_x.cpu(), generator=coins).to(device)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "vae_data.png", test_x[:50].split(10), f"{name}: test images")
 
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # What ae.py left, if it ran with the same data, layers, epochs and name of --out. Its
-    # digits are grey, and no match for binarised ones.
+    # What ae.py saved, if it ran with the same data, layers, epochs and folder of --out. It
+    # was trained on grey digits, and is not compared with a VAE of binarised ones.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
@@ -410,8 +426,9 @@ def main(argv=None):
 
     final = {key: values[-1] for key, values in history.items()}
     seen_x = torch.bernoulli(x) if args.binarize else x
-    final |= measure(model, seen_x, y, test_x, test_y, grey_x)
-    final |= measure_others(ae, real, grey_x)
+    final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
+    final |= measure_others(ae, real, grey_test_x)
+    # Grey images have no p(x) here: their loss is a mean over black and white ones.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
