@@ -181,9 +181,11 @@ def plot_curves(path, panels, title, bands={}):
 
     A number is a dashed line. bands = {y label: (low, high)} are shaded.
     """
-    fig = Figure(figsize=(max(6, 4.2 * len(panels)), 3.4), layout="constrained")
+    rows = 1 if len(panels) <= 3 else 2
+    columns = -(-len(panels) // rows)  # rounded up
+    fig = Figure(figsize=(max(6, 4.2 * columns), 3.4 * rows), layout="constrained")
     fig.suptitle(title, fontsize=10)
-    axes = fig.subplots(1, len(panels), squeeze=False)[0]
+    axes = fig.subplots(rows, columns, squeeze=False).flat
     for ax, (label, curves) in zip(axes, panels.items()):
         for i, (name, y) in enumerate(curves.items()):
             if isinstance(y, list):
