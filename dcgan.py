@@ -74,8 +74,8 @@ def make_discriminator(width=64):
     keeps none, since D is of use in training only.
     """
     return nn.Sequential(
-        # The first padding is black. With padding 0 and no bias all layers scale with their
-        # input, and BatchNorm divides the scale out: D would be blind to contrast.
+        # The first padding is black, -1. With zeros there and no bias all layers scale with
+        # their input, and BatchNorm divides the scale out: D would be blind to contrast.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -495,7 +495,7 @@ def main(argv=None):
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
-    real_images, others = (x[:n].float() / 255, x[n : 2 * n].float() / 255)  # training images, too
+    real_images, others = x[:n].float() / 255, x[n : 2 * n].float() / 255  # of training images
 
     # A stand-in goes to a folder of its own, as it may have been drawn unasked.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
