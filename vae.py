@@ -161,24 +161,29 @@ def evaluate(model, x):
     return recon.mean().item(), kl.mean().item()
 
 
+def importance_weights(model, x, samples):
+    """log of p(x|z) p(z) / q(z|x) for draws z from q(z|x). Images (B, 784) -> (samples, B)"""
+    mu, logvar = model.encode(x)  # (B, k)
+    eps = torch.randn(samples, *mu.shape, device=x.device)
+    z = mu + torch.exp(0.5 * logvar) * eps  # (S, B, k)
+    # log N(z; 0, I) - log N(z; mu, sigma^2) = sum (eps^2 + logvar - z^2) / 2, since
+    # z - mu = sigma eps
+    log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)  # (S, B)
+    return log_ratio - model.reconstruction_loss(x, z)
+
+
 @torch.no_grad()
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    p(x) = E_q[ p(x|z) p(z) / q(z|x) ], so -log( 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x) )
-    with z_s ~ q(z|x) estimates it. For S = 1 it is -ELBO on average; with more it is
-    nearer to -log p(x), on average still above.
+    p(x) = E_q[ p(x|z) p(z) / q(z|x) ], so -log of the mean weight of many draws estimates
+    it. For one draw that is -ELBO on average; with more it is nearer to -log p(x), on
+    average still above.
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
-        mu, logvar = model.encode(batch)  # (B, k)
-        eps = torch.randn(samples, *mu.shape, device=x.device)
-        z = mu + torch.exp(0.5 * logvar) * eps  # (S, B, k)
-        # log N(z; 0, I) - log N(z; mu, sigma^2) = sum (eps^2 + logvar - z^2) / 2, since
-        # z - mu = sigma eps
-        log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)  # (S, B)
-        log_w = log_ratio - model.reconstruction_loss(batch, z)  # (S, B)
-        total += (math.log(samples) - log_w.logsumexp(0)).sum().item()  # -log of the mean of w
+        log_w = importance_weights(model, batch, samples)  # (S, 10)
+        total += (math.log(samples) - log_w.logsumexp(0)).sum().item()
     return total / len(x)
 
 
