@@ -3,9 +3,10 @@
 An encoder e maps an image x to a code z = e(x) of k = 32 numbers, a decoder d maps the
 code back to an image d(z), and both are trained together so that little is lost:
 
-    minimise  1/N sum_n || x_n - d(e(x_n)) ||^2     [after Hinton & Salakhutdinov 2006, Science]
+    minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
-The squared error is summed over 784 pixels in [0, 1] (SSE), and averaged over images.
+The squared error is summed over 784 pixels in [0, 1] (SSE), and averaged over images
+[Hinton & Salakhutdinov 2006, Science; they minimise cross-entropy and report this error].
 
     python ae.py
 
@@ -47,8 +48,8 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean)  # moves with .to(device), is not trained
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: what is left to learn is how a digit differs. The logit
-        # undoes decode's sigmoid; it is infinite at 0 and 1.
+        # Begin near the mean image: what is left to learn is how a digit differs. decode ends
+        # in a sigmoid, so the bias is its inverse, the logit; clamped, as that of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -96,7 +97,8 @@ def train(model, x, test_x, args):
             schedule.step()
             total += len(batch) * loss.detach()  # .item() would wait for a GPU at each step
 
-        train_sse = float(total) / len(x)  # while the weights changed; test_sse is of the end
+        # A mean over the epoch, while the weights changed; test_sse is measured after it.
+        train_sse = float(total) / len(x)
         took = time.time() - start
         seconds += took
         test_sse = evaluate(model, test_x)
@@ -117,7 +119,11 @@ def evaluate(model, x):
 
 
 def pca(x, k):
-    """Mean (784,) and k leading principal directions (784, k): the best linear autoencoder."""
+    """Mean (784,) of x (N, 784), and k principal directions (784, k).
+
+    Codes (x - mean) @ directions, images mean + codes @ directions.T: of all linear
+    maps to k numbers and back, the least squared error on x.
+    """
     centred = x - x.mean(0)
     # The eigenvalues ascend: the last k eigenvectors lead. On the CPU, as MPS has no eigh.
     directions = torch.linalg.eigh((centred.T @ centred).cpu()).eigenvectors[:, -k:]
@@ -129,7 +135,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     votes = []
     for z in test_codes.split(500):
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, 5)
-        votes.append(labels[nearest].cpu().mode(1).values)
+        votes.append(labels[nearest].cpu().mode(1).values)  # most frequent; of equals, the least
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
 
@@ -139,7 +145,7 @@ def measure(model, x, y, test_x, test_y, k):
     mean, directions = pca(x, k)
     pca_codes, pca_test_codes = (x - mean) @ directions, (test_x - mean) @ directions
     pca_x_hat = mean + pca_test_codes @ directions.T
-    train_sse, test_sse = evaluate(model, x), evaluate(model, test_x)
+    train_sse, test_sse = evaluate(model, x), evaluate(model, test_x)  # at the end of training
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_sse": train_sse,
@@ -159,17 +165,18 @@ def invent(model, x, test_x):
 
     x (N, 784), test_x (M, 784). Returns codes (M, k), those of test_x; x_hat (10, 784);
     samples, fitted_samples and midpoints (M, 784); interpolations (5, 10, 784).
-    ae.py draws some of each; vae.py measures all, and compares itself.
+    x_hat and midpoints are for vae.py, the next script, which compares itself.
     """
     z = model.encode(test_x)  # (M, k)
-    # Draws from N(0, I). Expect poor images: nothing in the loss puts codes there.
+    # Codes from N(0, I). Expect poor images: nothing in the loss puts codes there.
     noise = torch.randn_like(z)
 
-    # Draws from a Gaussian with the mean and the covariance of the training codes.
-    codes = model.encode(x).cpu().double()  # (N, k)
-    covariance = torch.atleast_2d(codes.T.cov())  # (k, k), for k = 1, too
+    # Codes from a Gaussian with the mean and the covariance of the training codes; in double
+    # precision, which MPS has not.
+    train_z = model.encode(x).cpu().double()  # (N, k)
+    covariance = torch.atleast_2d(train_z.T.cov())  # (k, k), for k = 1, too
     covariance += 1e-6 * torch.eye(len(covariance))  # never singular
-    fitted = MultivariateNormal(codes.mean(0), covariance).sample([len(z)]).float()
+    fitted = MultivariateNormal(train_z.mean(0), covariance).sample([len(z)]).float()
 
     # On the lines from image 0 to image 1, from 2 to 3, ...
     t = torch.linspace(0, 1, 10, device=z.device)[:, None]  # (10, 1)
@@ -201,9 +208,9 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 
 def draw_invented(invented, test_y, title, out):
     """Decoded made-up codes, and decoded codes between those of test images."""
-    rows = [*invented["samples"][:32].split(8), *invented["fitted_samples"][:32].split(8)]
-    drawn = "decoded draws from N(0, I), and from a Gaussian fitted to its codes"
-    plot_images(out / "ae_prior_samples.png", rows, f"{title}\n{drawn}")
+    rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
+    labels = ["N(0, I)"] * 4 + ["fitted\nGaussian"] * 4
+    plot_images(out / "ae_prior_samples.png", rows, f"{title}: decoded draws", labels)
 
     rows = invented["interpolations"]
     labels = [f"{a} to {b}" for a, b in test_y[:10].view(5, 2)]
@@ -215,9 +222,9 @@ def parse_args(argv=None):
     p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument_group("data").add_argument
     add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
-    add("--synthetic", action="store_true", help="drawn digits, no network")
+    add("--synthetic", action="store_true", help="digits drawn by common.py, no download")
     add("--limit", type=int, default=60_000, help="training images at most")
-    add("--validate", action="store_true", help="test on a sixth of the training images")
+    add("--validate", action="store_true", help="test on a held-out sixth of the training set")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
@@ -253,6 +260,7 @@ def main(argv=None):
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
+    # Digits are drawn if asked, and if MNIST cannot be had. They get a folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "ae_data.png", x[:50].split(10), f"{name}: training images")
@@ -264,14 +272,14 @@ def main(argv=None):
 
     title = f"Autoencoder, {name}, k = {args.latent_dim}"
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
-    curves["PCA, as many numbers"] = 784 * final["pca_mse"]
+    curves["PCA, test"] = 784 * final["pca_mse"]  # a number: a level line
     plot_curves(out / "ae_loss.png", {"squared error per image": curves}, title)
     scatter_digits(out / "ae_latent.png", {f"{title}: codes": invented["codes"]}, test_y)
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # Not the model: images and measures for vae.py, which compares itself with them. It looks
-    # for a file of this name, that is with its own data, layers, epochs and folder of --out.
+    # Not the model: images and measures, for vae.py to compare itself with. The settings are in
+    # the name, so that vae.py, run with the same, finds it: "ae figures MNIST 60000-768-512-32-30".
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

@@ -1,17 +1,21 @@
 """Variational autoencoder: codes that fill N(0, I), so that a draw from it decodes to a digit.
 
-An image x is thought to be made in two steps: draw a code z, k numbers, from N(0, I), then
-draw x from p(x|z), which the decoder computes. Their p(x), an integral over all z, costs too
+An image x is thought to be made in two steps: draw a code z, k numbers, from p(z) = N(0, I),
+then draw x from p(x|z), which the decoder computes. p(x) = integral of p(x|z) p(z) dz costs too
 much. So an encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) of the codes that fit x,
 and training minimises a bound, the negative "evidence lower bound", in nats per image:
 
-    -log p(x)  <=  -ELBO(x)  =  E_q(z|x)[ -log p(x|z) ]  +  KL( q(z|x) || N(0, I) )
+    -log p(x)  <=  -ELBO(x)  =  E_q(z|x)[ -log p(x|z) ]  +  KL( q(z|x) || p(z) )
                                 reconstruction              KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
+KL(q || p) = E_q[ log q - log p ], at least 0 and 0 only for q = p, is the price of a code that
+differs from N(0, I). The gap of the bound is KL( q(z|x) || p(z|x) ): none, were q the posterior.
+
 Each pixel of p(x|z) is black or white, a Bernoulli variable, so that -log p(x|z) is the
-binary cross-entropy. For a grey pixel it is the mean over white, with probability x, and
-black, and above 0 even for the best decoder. --binarize makes grey pixels black or white.
+binary cross-entropy. A grey pixel x, the default, counts as white with probability x: the loss
+bounds the mean of -log p over the image's black-and-white versions, and its reconstruction
+stays above 0 even for a perfect decoder. --binarize makes grey pixels black or white.
 
     python vae.py --epochs 30
 
@@ -55,8 +59,8 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin at the mean image: what is left to learn is how a digit differs. The logit
-        # undoes decode's sigmoid; it is infinite at 0 and 1.
+        # Begin near the mean image: what is left to learn is how a digit differs. decode ends
+        # in a sigmoid, so the bias is its inverse, the logit; clamped, as that of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -71,14 +75,16 @@ class VAE(nn.Module):
     def reconstruction_loss(self, x, z):
         """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)
 
-        The dots: nothing in training; negative_log_likelihood has many codes per image.
+        The dots: nothing in training; log_weights has S codes per image.
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
-            # Binary cross-entropy, of many codes at once. With p = sigmoid(logit):
-            # -x log p - (1 - x) log(1 - p) = log(1 + e^logit) - x logit
+            # With p = sigmoid(logit) and softplus(t) = log(1 + e^t):
+            # -x log p - (1 - x) log(1 - p) = softplus(logit) - x logit
+            # F.binary_cross_entropy_with_logits is the same, but wants x once per code.
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # -log N(x; m, 1/2) = (x - m)^2 + constant, for pixels on [-1, 1].
+        # -log N(x'; m', 1/2) = (x' - m')^2 + constant, with x' = 2x - 1 and m' = 2m - 1 on
+        # [-1, 1]. The variance is a choice: twice as much acts like twice --beta.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
@@ -86,7 +92,7 @@ class VAE(nn.Module):
 def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
 
-    All randomness is in eps, so z has derivatives in mu and sigma. torch.normal has none.
+    All randomness is in eps, so z has derivatives in mu and sigma. torch.normal's are all 0.
     """
     eps = torch.randn_like(mu)
     sigma = torch.exp(0.5 * logvar)
@@ -126,7 +132,8 @@ def train(model, x, test_x, args):
             if args.binarize:
                 batch = torch.bernoulli(batch)  # white with probability x, anew in each epoch
             recon, kl = elbo_terms(model, batch)  # (B,), (B,)
-            loss = (recon + args.beta * kl).mean()  # -ELBO for beta = 1
+            # -ELBO for beta = 1. A larger beta: codes nearer to N(0, I), images blurred.
+            loss = (recon + args.beta * kl).mean()
 
             opt.zero_grad()
             loss.backward()
@@ -134,6 +141,7 @@ def train(model, x, test_x, args):
             schedule.step()
             totals += torch.stack((recon, kl)).detach().sum(1)  # .item() would wait for a GPU
 
+        # Means over the epoch, while the weights changed; the test's are measured after it.
         recon, kl = (totals / len(x)).tolist()
         took = time.time() - start
         seconds += took
@@ -161,8 +169,8 @@ def evaluate(model, x):
     return recon.mean().item(), kl.mean().item()
 
 
-def importance_weights(model, x, samples):
-    """log of p(x|z) p(z) / q(z|x) for draws z from q(z|x). Images (B, 784) -> (samples, B)"""
+def log_weights(model, x, samples):
+    """log( p(x|z) p(z) / q(z|x) ) of draws z from q(z|x). Images (B, 784) -> (samples, B)"""
     mu, logvar = model.encode(x)  # (B, k)
     eps = torch.randn(samples, *mu.shape, device=x.device)
     z = mu + torch.exp(0.5 * logvar) * eps  # (S, B, k)
@@ -177,12 +185,12 @@ def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
     p(x) = E_q[ p(x|z) p(z) / q(z|x) ], so -log of the mean weight of many draws estimates
-    it. For one draw that is -ELBO on average; with more it is nearer to -log p(x), on
-    average still above.
+    it. The mean is p(x) on average, but -log of it is above -log p(x): for one draw it is
+    -ELBO on average, with more it is nearer.
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
-        log_w = importance_weights(model, batch, samples)  # (S, 10)
+        log_w = log_weights(model, batch, samples)  # (S, 10)
         total += (math.log(samples) - log_w.logsumexp(0)).sum().item()
     return total / len(x)
 
@@ -213,7 +221,7 @@ def precision_coverage(fake, real, neighbours=5):
     Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
     1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
     2020, arXiv 2002.09797]. Pixels are made black or white first: a grey blur is
-    near everything, and would score 1.
+    nearer to a digit than other digits are, and would have precision 1.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     inside = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -241,7 +249,8 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        # Dimensions in use; in the others q(z|x) is N(0, 1) for all x [Burda et al. 2016].
+        # Dimensions in use. Where it saves less reconstruction than its KL costs, q(z|x) stays
+        # N(0, 1), and mu 0, for all x   [Burda et al. 2016, with their threshold].
         "active_units": (mu.var(0) > 0.01).sum().item(),
         "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
@@ -251,14 +260,14 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
     }
 
 
-def measure_others(ae, real, grey_test_x):
-    """Some of these for real digits (M, 784), and for an autoencoder.
+def measure_others(ae, train_digits, grey_test_x):
+    """Those of measure's values that train_digits (M, 784) have, and an autoencoder.
 
-    ae: what ae.py saved, a dict, or None. Its "samples" are decoded draws from N(0, I),
-    its "fitted_samples" from a Gaussian fitted to its training codes.
+    ae: what ae.invent returned and ae.py saved, or None. Its "samples" are decoded draws
+    from N(0, I), its "fitted_samples" from a Gaussian fitted to its training codes.
     """
     final = {}
-    final["real_precision"], final["real_coverage"] = precision_coverage(real, grey_test_x)
+    final["real_precision"], final["real_coverage"] = precision_coverage(train_digits, grey_test_x)
     if ae:
         final["ae_test_mse"], final["ae_knn_accuracy"] = ae["test_mse"], ae["knn_accuracy"]
         final["ae_midpoint_precision"] = precision_coverage(ae["midpoints"], grey_test_x)[0]
@@ -274,7 +283,8 @@ def report(final, args):
     unit = "nats" if args.likelihood == "bernoulli" else "nats up to a constant"
     print(f"Test loss, {unit} per {kind} image: {final['test_loss']:.2f} = reconstruction "
           f"{final['test_recon']:.2f} + {args.beta:g} x KL {final['test_kl']:.2f} "
-          f"(perfect: {final['floor']:.2f}, mean image: {final['mean_image']:.2f})")
+          f"(reconstruction alone, perfect: {final['floor']:.2f}, "
+          f"by the mean image: {final['mean_image']:.2f})")
     if args.binarize:
         print(f"-log p(x): {final['nll']:.2f} nats per image, with 500 importance samples")
     rows = {
@@ -347,7 +357,7 @@ def draw_samples(model, k, title, out):
 def draw_traversal(model, mu, kl, title, out):
     """One code mu (k,); each row changes one dimension, of the eight with the most KL (k,).
 
-    They tell most about an image: where KL is 0, q(z|x) is the same for all.
+    They can tell most about an image: where KL is 0, q(z|x) is the same for all.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
@@ -365,9 +375,9 @@ def parse_args(argv=None):
     p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = p.add_argument_group("data").add_argument
     add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
-    add("--synthetic", action="store_true", help="drawn digits, no network")
+    add("--synthetic", action="store_true", help="digits drawn by common.py, no download")
     add("--limit", type=int, default=60_000, help="training images at most")
-    add("--validate", action="store_true", help="test on a sixth of the training images")
+    add("--validate", action="store_true", help="test on a held-out sixth of the training set")
     add("--binarize", action="store_true", help="pixels black or white")
 
     add = p.add_argument_group("model").add_argument
@@ -408,8 +418,9 @@ def main(argv=None):
     torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
-    real = x[: len(grey_test_x)]  # training digits, measured as if they were samples
+    train_digits = x[: len(grey_test_x)]  # measured as if they were samples
     x, y = x[: args.limit], y[: args.limit]
+    # Digits are drawn if asked, and if MNIST cannot be had. They get a folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_test_x
     if args.binarize:  # with a seed of its own: the same test images for every run
@@ -432,8 +443,8 @@ def main(argv=None):
     final = {key: values[-1] for key, values in history.items()}
     seen_x = torch.bernoulli(x) if args.binarize else x
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
-    final |= measure_others(ae, real, grey_test_x)
-    # Grey images have no p(x) here: their loss is a mean over black and white ones.
+    final |= measure_others(ae, train_digits, grey_test_x)
+    # Grey images have no p(x) of their own: see the top.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
