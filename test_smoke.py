@@ -125,7 +125,7 @@ def test_resume_equals_unbroken(no_figures, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Broken):
         patch.setattr(dcgan, "train_epoch", one_epoch_only)
         dcgan.main(TINY_GAN)
-    assert "lr 0.0001, not 0.5" in error_of(dcgan.main, TINY_GAN + ["--resume", "--lr", "0.5"])
+    assert "lr 0.0002, not 0.5" in error_of(dcgan.main, TINY_GAN + ["--resume", "--lr", "0.5"])
     resumed = dcgan.main(TINY_GAN + ["--resume"])
     assert resumed["final"] == unbroken["final"] and resumed["history"] == unbroken["history"]
     resumed_weights = torch.load(checkpoint, weights_only=True)["averaged"]
@@ -405,8 +405,6 @@ def test_turn():
 
     turned = counts(dcgan.turn(x, "turn"))
     assert sum(turned) == 400 and min(turned) > 25  # of 50
-    half = counts(dcgan.turn(x, "turn", share=0.5))
-    assert sum(half) == 400 and 200 < half[0] < 250 and min(half) > 10
     mirrored = counts(dcgan.turn(x, "mirror"))
     assert mirrored[0] + mirrored[4] == 400 and min(mirrored[0], mirrored[4]) > 160
     assert dcgan.turn(x, "none") is x
