@@ -105,7 +105,7 @@ def initialise(layer):
         nn.init.normal_(layer.weight, 1, 0.02)
 
 
-# ----------------------------------------------- augmentation
+# ------------------------------------------------- augmentation
 def turn(x, how):
     """Put each of images x (B, 3, S, S) into one of a square's eight positions, at random.
 
@@ -133,7 +133,7 @@ def mixed_precision(device):
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
+def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
     """One pass over x (N, 3, 64, 64) uint8. Returns the means of the losses and of D's sigmoids."""
     totals = torch.zeros(5, device=x.device)
     autocast = mixed_precision(x.device)
@@ -167,7 +167,7 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
         opt_G.step()
         # What paints later is a mean of G's weights over the last 1 / (1 - 0.995) = 200 steps:
         # G circles around it, as D reacts to G and G to D.
-        averaged.update_parameters(G)
+        G_ema.update_parameters(G)
 
         # D(G(z)) is measured twice: z1 in D's step, z2 in G's step, after D has learnt.
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
@@ -176,7 +176,14 @@ def train_epoch(G, D, averaged, opt_G, opt_D, x, args, label):
     return dict(zip(names, (totals / len(batches)).tolist()))
 
 
-def train(G, D, averaged, x, real_images, z_test, args, checkpoint):
+@torch.no_grad()
+def mean_D(D, x, args):
+    """The mean of D(x) over images x (N, 3, 64, 64) uint8, turned and in batches as in training."""
+    batches = turn(x / 127.5 - 1, args.augment).split(args.batch_size)
+    return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
+
+
+def train(G, D, G_ema, x, held_out, real_images, z_test, args, checkpoint):
     """Train on x (N, 3, 64, 64) uint8, and compare with real images after each epoch.
 
     Returns {name: [one value per epoch]}, {epoch: images of z_test} and the
@@ -187,7 +194,7 @@ def train(G, D, averaged, x, real_images, z_test, args, checkpoint):
     # than the usual 0.999   [Karras et al. 2018].
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
-    parts = {"G": G, "D": D, "averaged": averaged, "opt_G": opt_G, "opt_D": opt_D}
+    parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
     state = {"args": vars(args), "epoch": 0, "seconds": 0.0, "history": {}, "progression": {}}
     if args.resume:
         state = load_checkpoint(checkpoint, args)
@@ -199,13 +206,16 @@ def train(G, D, averaged, x, real_images, z_test, args, checkpoint):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # a resumed run draws what an unbroken one does
         label = f"Epoch {epoch}/{args.epochs}"
-        row = train_epoch(G, D, averaged, opt_G, opt_D, x, args, label)
+        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label)
         state["seconds"] += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
-        update_bn(z_test.split(64), averaged)  # means and variances that belong to its weights
-        fake = generate(averaged, z_test)
+        # Far below D(x): D knows its training images by heart.
+        row["D_held_out"] = mean_D(D, held_out, args)
+        # G_ema is a mean of weights alone: its BatchNorm statistics are measured anew.
+        update_bn(z_test.split(64), G_ema)
+        fake = generate(G_ema, z_test)
         row |= compare(fake, real_images)
         for name, value in row.items():
             history.setdefault(name, []).append(value)
@@ -240,10 +250,10 @@ def load_checkpoint(path, args):
 
 # ---------------------------------------------------- evaluate
 @torch.no_grad()
-def generate(averaged, z):
+def generate(G_ema, z):
     """z (N, latent_dim, 1, 1) -> images (N, 3, 64, 64) in [0, 1]; BatchNorm in its eval mode"""
-    averaged.eval()
-    return torch.cat([averaged(batch) for batch in z.split(256)]) / 2 + 0.5
+    G_ema.eval()
+    return torch.cat([G_ema(batch) for batch in z.split(256)]) / 2 + 0.5
 
 
 def laplacian_pyramid(x):
@@ -270,7 +280,7 @@ def sliced_wasserstein(fake, real, directions=128):
     """How far are the textures of images fake from those of as many real, (N, 3, 64, 64) each?
 
     Project all patches onto a random direction, sort the projections of each set, and pair them:
-    the mean difference is the distance. It is averaged over directions and over three scales, in
+    the mean difference is the distance. It is G_ema over directions and over three scales, in
     standard deviations of each scale, times 1000   [after Karras et al. 2018, arXiv 1710.10196].
     """
     v = torch.randn(147, directions, generator=torch.Generator().manual_seed(0)).to(real.device)
@@ -384,7 +394,7 @@ def draw_curves(history, reference, title, out):
     """The game, with the healthy ranges shaded; and what the samples are worth."""
     panels = {
         "loss (shaded: Loss_D)": {"Loss_D": history["loss_D"], "Loss_G": history["loss_G"]},
-        "D(x)": {"in D's step": history["D_x"]},
+        "D(x)": {"training images": history["D_x"], "held-out": history["D_held_out"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
     bands = dict(zip(panels, HEALTHY.values()))
@@ -419,11 +429,11 @@ def draw_nearest(fake, neighbour, distance, title, out):
     plot_images(out / "dcgan_nearest.png", rows, f"{title}: least distances", labels, notes)
 
 
-def draw_walk(averaged, z, title, out):
+def draw_walk(G_ema, z, title, out):
     """From z[i] to z[i + 6] on a quarter of an ellipse: each point on it is again a draw from
     N(0, I), while those between on a straight line would be too near to 0."""
     t = torch.linspace(0, math.pi / 2, 10, device=z.device).view(10, 1, 1, 1)
-    rows = [generate(averaged, t.cos() * a + t.sin() * b) for a, b in zip(z[:6], z[6:12])]
+    rows = [generate(G_ema, t.cos() * a + t.sin() * b) for a, b in zip(z[:6], z[6:12])]
     plot_images(out / "dcgan_walk.png", rows, f"{title}: walks through the space of z")
 
 
@@ -480,7 +490,7 @@ def main(argv=None):
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
-    real_images, others = x[:n].float() / 255, x[n : 2 * n].float() / 255  # of training images
+    real_images, other_real = x[:n].float() / 255, x[n : 2 * n].float() / 255  # of training images
 
     # A stand-in goes to a folder of its own, as it may have been drawn unasked.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
@@ -488,28 +498,28 @@ def main(argv=None):
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     plot_images(out / "dcgan_data.png", real_images[:64].split(8), f"{name}: real images")
     # D sees real images turned, so G learns to make turned ones: measure it by such.
-    real_images, others = turn(real_images, args.augment), turn(others, args.augment)
+    real_images, other_real = turn(real_images, args.augment), turn(other_real, args.augment)
 
     # channels_last is faster, but on MPS torch 2.6 computes wrong gradients in it.
     layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
     G = make_generator(args.width, args.latent_dim).to(device, memory_format=layout)
     D = make_discriminator(args.width).to(device, memory_format=layout)
-    averaged = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(args.average))
+    G_ema = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(args.average))
     parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {device}; "
           f"parameters: G {parameters_G:,}, D {parameters_D:,}")
 
     z_test = torch.randn(1024, args.latent_dim, 1, 1).to(device)  # the same in every epoch
-    update_bn(z_test.split(64), averaged)
-    swd_untrained = sliced_wasserstein(generate(averaged, z_test[:n]), real_images)
+    update_bn(z_test.split(64), G_ema)
+    swd_untrained = sliced_wasserstein(generate(G_ema, z_test[:n]), real_images)
     history, progression, seconds = train(
-        G, D, averaged, x.repeat(passes, 1, 1, 1), real_images, z_test, args, checkpoint
+        G, D, G_ema, x.repeat(passes, 1, 1, 1), held_out, real_images, z_test, args, checkpoint
     )
 
-    fake, paintings = generate(averaged, z_test), x.float() / 255
+    fake, paintings = generate(G_ema, z_test), x.float() / 255
     distance, index = nearest(fake[:n], paintings)
     held_out_distance, _ = nearest(held_out[:n].float() / 255, paintings)
-    reference = compare(others, real_images)
+    reference = compare(other_real, real_images)
     final = measure(history, reference, distance, held_out_distance)
     final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
     final["swd_untrained"] = swd_untrained
@@ -518,7 +528,7 @@ def main(argv=None):
     plot_images(out / "dcgan_samples.png", fake[:64].split(8), f"{title}: samples")
     draw_curves(history, reference, title, out)
     draw_progression(progression, title, out)
-    draw_walk(averaged, z_test, title, out)
+    draw_walk(G_ema, z_test, title, out)
     draw_nearest(fake, paintings[index], distance, title, out)
 
     metrics = {

@@ -109,7 +109,7 @@ def test_manifold_is_drawn():
 def test_resume_equals_unbroken(no_figures, monkeypatch):
     unbroken = dcgan.main(TINY_GAN)
     checkpoint = Path("checkpoints/synthetic/dcgan.pt")
-    weights = torch.load(checkpoint, weights_only=True)["averaged"]
+    weights = torch.load(checkpoint, weights_only=True)["G_ema"]
     checkpoint.unlink()
     assert "there is no" in error_of(dcgan.main, TINY_GAN + ["--resume"])
 
@@ -128,7 +128,7 @@ def test_resume_equals_unbroken(no_figures, monkeypatch):
     assert "lr 0.0002, not 0.5" in error_of(dcgan.main, TINY_GAN + ["--resume", "--lr", "0.5"])
     resumed = dcgan.main(TINY_GAN + ["--resume"])
     assert resumed["final"] == unbroken["final"] and resumed["history"] == unbroken["history"]
-    resumed_weights = torch.load(checkpoint, weights_only=True)["averaged"]
+    resumed_weights = torch.load(checkpoint, weights_only=True)["G_ema"]
     assert all(torch.equal(weights[key], resumed_weights[key]) for key in weights)
 
 
@@ -390,7 +390,7 @@ def test_each_player_lowers_its_own_loss(player, monkeypatch, no_figures):
     history = dcgan.main(TINY_GAN + ["--lr", "2e-3", "--average", average])["history"]
     assert history[f"loss_{player}"][1] < history[f"loss_{player}"][0]
     state = torch.load("checkpoints/synthetic/dcgan.pt", weights_only=True)
-    same = torch.equal(state["averaged"]["module.0.weight"], state["G"]["0.weight"])
+    same = torch.equal(state["G_ema"]["module.0.weight"], state["G"]["0.weight"])
     assert same == (player == "D")  # an average with decay 0 is G itself
 
 
