@@ -1,17 +1,19 @@
 """DCGAN: a generator G learns to paint from a discriminator D that learns to tell its images
 from real ones.
 
-D(x) is the probability of being real that D gives an image x. They play the game
+G(z) is the image that G makes of random numbers z, D(x) the probability of being real that D
+gives an image x. They play the game
 
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  z ~ N(0, I)
                                                          [Goodfellow et al. 2014, arXiv 1406.2661]
 
 with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. While D wins, D(G(z)) is
-near 0 and log(1 - D(G(z))) gives G almost no gradient; so G minimises -log D(G(z)), which has
-the same sign and a steep slope there. Were G perfect, D could only answer 1/2: Loss_D would
-be -log 1/2 - log 1/2 = 1.39 and Loss_G 0.69.
+near 0, and there log(1 - D(G(z))) is flat in D's logit: G would learn nothing. So G minimises
+-log D(G(z)), which falls in the same direction, and is steep there. Were G perfect, D could
+only answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39 and Loss_G 0.69.
 
-What differs from that paper stands where it is used.
+Not in that paper: turned images, batches of 16 instead of 128, Adam without momentum, and a
+moving average of G's weights. They are for a set of few images, and explained where they stand.
 
     python dcgan.py
 
@@ -45,10 +47,11 @@ from common import load_paintings, plot_curves, plot_images, progress
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
-    Kernels of 4, a multiple of the stride: others overlap unevenly, which paints a
-    checkerboard [Odena et al. 2016]. Sizes beside the layers are those for width 64.
+    A transposed convolution adds a stamp of 4 x 4 to its output for each input pixel, the
+    stride apart. 4 is a multiple of the stride: other stamps overlap unevenly, which paints
+    a checkerboard [Odena et al. 2016]. Sizes beside the layers are those for width 64.
     """
-    # Kernel, stride and padding 4, 1, 0 make 4 x 4 of one pixel; 4, 2, 1 double each side.
+    # Stamp, stride and padding 4, 1, 0 make 4 x 4 of one pixel; 4, 2, 1 double each side.
     return nn.Sequential(
         nn.ConvTranspose2d(latent_dim, 8 * width, 4, 1, 0, bias=False),
         nn.BatchNorm2d(8 * width), nn.ReLU(inplace=True),  # 512 x 4 x 4
@@ -70,12 +73,12 @@ def make_generator(width=64, latent_dim=100):
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits l (B,), with D(x) = sigmoid(l) = 1 / (1 + e^-l)
 
-    BatchNorm takes the statistics of the batch that D judges, all real or all fake; it
-    keeps none, since D is of use in training only.
+    BatchNorm takes the statistics of the batch that D judges, all real or all fake, so
+    D(x) depends on the rest of the batch, too; it keeps none, as D is of use in training only.
     """
     return nn.Sequential(
-        # The first padding is black, -1. With zeros there and no bias all layers scale with
-        # their input, and BatchNorm divides the scale out: D would be blind to contrast.
+        # The first padding is black, -1. With zeros there, a batch of half the contrast would
+        # halve the output of each layer, and BatchNorm undo it: D would not see contrast.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -141,9 +144,8 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
     batches = torch.randperm(len(x), device=x.device)[:whole].split(args.batch_size)
 
     for idx in progress(batches, label):
-        # Turned, the images are eight times as many: D learns fewer by heart. G learns to paint
-        # in all eight positions. Its fakes are not turned: D could then not see a mark that all
-        # have at one place.
+        # Turned, the images are eight times as many, and G learns to paint in all positions. Its
+        # fakes are not turned: that would hide from D a mark that all have at one place.
         real = turn(x[idx] / 127.5 - 1, args.augment)  # (B, 3, 64, 64) in [-1, 1], as tanh's
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
@@ -165,11 +167,11 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
         opt_G.zero_grad()
         loss_G.backward(inputs=list(G.parameters()))  # through D, but stored for G alone
         opt_G.step()
-        # What paints later is a mean of G's weights over the last 1 / (1 - 0.995) = 200 steps:
-        # G circles around it, as D reacts to G and G to D.
+        # What paints later is an exponential moving average of G's weights, over about
+        # 1 / (1 - 0.995) = 200 steps: G circles around it, as D reacts to G and G to D.
         G_ema.update_parameters(G)
 
-        # D(G(z)) is measured twice: z1 in D's step, z2 in G's step, after D has learnt.
+        # D(G(z)) of the same z is measured twice: z1 before D's step, z2 after it.
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
         totals += torch.stack([loss_D, loss_G, *outputs]).detach()
     names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
@@ -189,9 +191,9 @@ def train(G, D, G_ema, x, held_out, real_images, z_test, args, checkpoint):
     Returns {name: [one value per epoch]}, {epoch: images of z_test} and the
     seconds it took.
     """
-    # Each step of one player changes the slope for the other. So no momentum, beta1 = 0, which
-    # would go on along earlier slopes; beta2 = 0.99 averages squared slopes over fewer steps
-    # than the usual 0.999   [Karras et al. 2018].
+    # Each step of one player changes the slope for the other. So no momentum (Radford et al.:
+    # beta1 = 0.5), which would go on along earlier slopes; beta2 = 0.99 averages squared slopes
+    # over fewer steps than the usual 0.999   [as Karras et al. 2018].
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
@@ -237,14 +239,19 @@ def train(G, D, G_ema, x, held_out, real_images, z_test, args, checkpoint):
 
 
 def load_checkpoint(path, args):
-    """What train saved. SystemExit if there is nothing, or if the run had other arguments."""
+    """What train saved. SystemExit if there is nothing, or if the run had other arguments.
+
+    More epochs are welcome: the learning rate is constant, so a run can go on at any time.
+    """
     if not path.exists():
         raise SystemExit(f"error: --resume: there is no {path}")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, value in vars(args).items():
         was = state["args"].get(name)
-        if was != value and name not in ("resume", "device", "out"):
+        if was != value and name not in ("resume", "device", "out", "epochs"):
             raise SystemExit(f"error: --resume: {path} is of a run with {name} {was}, not {value}")
+    if state["epoch"] > args.epochs:
+        raise SystemExit(f"error: --resume: {path} has {state['epoch']} epochs, more than --epochs")
     return state
 
 
@@ -272,25 +279,26 @@ def random_patches(level, n=16):
     g = torch.Generator().manual_seed(0)
     i, j = torch.randint(level.shape[3] - 6, (2, len(level), n), generator=g)
     windows = level.unfold(2, 7, 1).unfold(3, 7, 1)  # (N, 3, side - 6, side - 6, 7, 7), a view
-    patches = windows[torch.arange(len(level))[:, None], :, i, j]  # (N, n, 3, 7, 7)
+    patches = windows[torch.arange(len(level))[:, None], :, i, j]  # (N, n, 3, 7, 7): indices first
     return patches.flatten(0, 1).flatten(2)
 
 
 def sliced_wasserstein(fake, real, directions=128):
     """How far are the textures of images fake from those of as many real, (N, 3, 64, 64) each?
 
-    Project all patches onto a random direction, sort the projections of each set, and pair them:
-    the mean difference is the distance. It is G_ema over directions and over three scales, in
-    standard deviations of each scale, times 1000   [after Karras et al. 2018, arXiv 1710.10196].
+    Project all patches onto a random direction, sort the projections of each set, and pair
+    them: the mean absolute difference is the distance. It is averaged over directions and over
+    three scales, in standard deviations of the real patches' colours, times 1000
+    [after Karras et al. 2018, arXiv 1710.10196].
     """
-    v = torch.randn(147, directions, generator=torch.Generator().manual_seed(0)).to(real.device)
+    g = torch.Generator().manual_seed(0)
+    v = torch.randn(3 * 7 * 7, directions, generator=g).to(real.device)
     v = v / v.norm(dim=0)
     distances = []
     for a, b in zip(laplacian_pyramid(fake), laplacian_pyramid(real)):
-        a, b = random_patches(a), random_patches(b)
-        mean, std = b.mean((0, 2), keepdim=True), b.std((0, 2), keepdim=True)
-        a = (((a - mean) / std).flatten(1) @ v).sort(0).values  # (n N, directions)
-        b = (((b - mean) / std).flatten(1) @ v).sort(0).values
+        a, b = random_patches(a), random_patches(b)  # (n N, 3, 49)
+        std = b.std((0, 2), keepdim=True)
+        a, b = (((p / std).flatten(1) @ v).sort(0).values for p in (a, b))  # (n N, directions)
         distances.append(1000 * (a - b).abs().mean().item())
     return sum(distances) / 3
 
@@ -311,10 +319,11 @@ def repetition(x):
 def random_features(x):
     """Images (N, 3, 64, 64) in [0, 1] -> (N, 512 * 3 * 3), by a network that was never trained.
 
-    Random convolutions respond to edges and colours, too; Naeem et al. 2020 advise
-    them for images unlike ImageNet's.
+    Images alike in edges and colours get features near to each other, also from random
+    convolutions. Trained ones favour what tells ImageNet's classes apart: for other images
+    Naeem et al. 2020 advise random ones.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # what is drawn later stays the same
         torch.manual_seed(0)  # the same network for every run
         network = squeezenet1_1(weights=None).features.to(x.device)
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
@@ -325,12 +334,13 @@ def precision_coverage(fake, real, neighbours=5):
 
     A ball around each real image reaches to its fifth nearest real neighbour. Precision: the
     share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the
-    share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]; for images from
-    the same source about 1 - 1 / 2^5 = 0.97.
+    share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. The mark to reach
+    is that of other real images: a higher precision means that the samples are tame. Their
+    coverage is about 1 - 1 / 2^5: a ball is empty if its five nearest are all of one set.
     """
     distances = torch.cdist(real, real)  # (N, N); the nearest is itself
     radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
-    hit = torch.cdist(real, fake) <= radius  # (N, N)
+    hit = torch.cdist(real, fake) <= radius  # (real, fake)
     return hit.any(0).float().mean().item(), hit.any(1).float().mean().item()
 
 
@@ -359,8 +369,8 @@ def nearest(images, x):
     return distance, index
 
 
-# A rule of thumb for the means of an epoch: D has not won, nor has G. It says little of the
-# samples, and a perfect G would be outside.
+# A rule of thumb, of no known source, for the means of an epoch: inside, neither player has
+# won. It says little of the samples, and a perfect G would be outside.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -381,9 +391,9 @@ def measure(history, reference, distance, held_out_distance):
     """
     final = {name: values[-1] for name, values in history.items()} | healthy_shares(history)
     final |= {f"real_{name}": value for name, value in reference.items()}
-    final["swd_real"] = reference["swd"]
-    # Copies are nearer than held-out images are. The mean would hide a few; the 5% quantile
-    # falls if one in twenty is a copy. Smooth images are near, too: look at the figure.
+    final["swd_real"] = reference["swd"]  # the name that other tools read
+    # Copies are nearer than held-out images are: a ratio far below 1. The mean would hide a few;
+    # the 5% quantile falls if one in twenty is a copy. Smooth images are near, too: look at them.
     ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
     final["nearest_ratio"] = ratio.item()
     return final
@@ -397,7 +407,7 @@ def draw_curves(history, reference, title, out):
         "D(x)": {"training images": history["D_x"], "held-out": history["D_held_out"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
-    bands = dict(zip(panels, HEALTHY.values()))
+    bands = dict(zip(panels, HEALTHY.values()))  # D(G(z)) has the same range in both steps
     plot_curves(out / "dcgan_curves.png", panels, f"{title}; shaded: the healthy range", bands)
 
     panels = {}
@@ -459,7 +469,7 @@ def parse_args(argv=None):
     add("--seed", type=int, default=0, help="of weights, order and noise")
     devices = ("auto", "cpu", "cuda", "mps")
     add("--device", default="auto", choices=devices, help="auto: a GPU, if any")
-    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--resume", action="store_true", help="go on with an earlier run")
 
     add = p.add_argument_group("output").add_argument
     add("--out", default="figures", metavar="DIR", help="folder for figures and metrics")
@@ -484,15 +494,18 @@ def main(argv=None):
     # A tenth, at most 1,024, is held out: the same for every seed.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
-    passes = math.ceil(2000 / len(x))  # an epoch goes through a small folder several times
+    # An epoch goes through a small folder several times; not through what --limit leaves.
+    passes = math.ceil(2000 / len(x))
     x = x[: args.limit]
     least = max(args.batch_size, 16)
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
-    real_images, other_real = x[:n].float() / 255, x[n : 2 * n].float() / 255  # of training images
+    # Both of training images, which are many and which G is to match. Copies are looked for
+    # with the held-out ones.
+    real_images, other_real = x[:n].float() / 255, x[n : 2 * n].float() / 255
 
-    # A stand-in goes to a folder of its own, as it may have been drawn unasked.
+    # Paintings are drawn if asked, and if the download fails. They get a folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     checkpoint = Path("checkpoints", out.name, "dcgan.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
