@@ -401,11 +401,12 @@ def measure(history, reference, distance, held_out_distance):
 def draw_curves(history, reference, title, out):
     """The game, with the healthy ranges shaded; and what the samples are worth."""
     panels = {
-        "loss (shaded: Loss_D)": {"Loss_D": history["loss_D"], "Loss_G": history["loss_G"]},
+        "Loss_D": {"Loss_D": history["loss_D"], "D cannot tell": 2 * math.log(2)},
+        "Loss_G": {"Loss_G": history["loss_G"], "D cannot tell": math.log(2)},
         "D(x)": {"in D's step": history["D_x"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
-    bands = dict(zip(panels, HEALTHY.values()))  # D(G(z)) has the same range in both steps
+    bands = {"Loss_D": HEALTHY["loss_D"], "D(x)": HEALTHY["D_x"], "D(G(z))": HEALTHY["D_G_z1"]}
     plot_curves(out / "dcgan_curves.png", panels, f"{title}; shaded: the healthy range", bands)
 
     panels = {}
