@@ -209,8 +209,8 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 def draw_invented(invented, test_y, title, out):
     """Decoded made-up codes, and decoded codes between those of test images."""
     rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
-    labels = ["N(0, I)"] * 4 + ["fitted\nGaussian"] * 4
-    plot_images(out / "ae_prior_samples.png", rows, f"{title}: decoded draws", labels)
+    drawn = "decoded draws from N(0, I), and from a Gaussian fitted to its codes"
+    plot_images(out / "ae_prior_samples.png", rows, f"{title}\n{drawn}")
 
     rows = invented["interpolations"]
     labels = [f"{a} to {b}" for a, b in test_y[:10].view(5, 2)]

@@ -460,7 +460,7 @@ def parse_args(argv=None):
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=30, help="passes over the training images")
-    add("--batch-size", type=int, default=16, help="real images in a step")
+    add("--batch-size", type=int, default=16, help="real images in a step; few, for many steps")
     add("--lr", type=float, default=2e-4, help="learning rate of D and of G")
     ways = ("turn", "mirror", "none")
     add("--augment", default="turn", choices=ways, help="mirror: for images with an up and a down")
