@@ -5,8 +5,8 @@ code back to an image d(z), and both are trained together so that little is lost
 
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
-The squared error is summed over 784 pixels in [0, 1] (SSE), and averaged over images
-[Hinton & Salakhutdinov 2006, Science; they minimise cross-entropy and report this error].
+The squared error is summed over the 784 pixels, which lie in [0, 1], and averaged over the
+N images. (Hinton & Salakhutdinov 2006, Science, report it, too, but minimise cross-entropy.)
 
     python ae.py
 
@@ -30,7 +30,7 @@ from common import load_digits, plot_curves, plot_images, progress, scatter_digi
 
 # ------------------------------------------------------- model
 def mlp(*sizes):
-    """Linear layers of these sizes, SiLU between them. (B, sizes[0]) -> (B, sizes[-1])"""
+    """Linear layers, with SiLU, a smooth ReLU, between. (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
     for n_in, n_out in zip(sizes, sizes[1:]):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
@@ -38,9 +38,10 @@ def mlp(*sizes):
 
 
 class Autoencoder(nn.Module):
-    """784 -> hidden -> latent_dim -> hidden, mirrored -> 784
+    """784 -> 768 -> 512 -> latent_dim -> 512 -> 768 -> 784, for hidden = [768, 512]
 
-    mean: the mean training image (784,) in [0, 1].
+    mean: the mean training image (784,) in [0, 1]. There is no forward: train below
+    calls encode and decode one after the other.
     """
 
     def __init__(self, mean, hidden, latent_dim):
@@ -48,8 +49,8 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean)  # moves with .to(device), is not trained
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin near the mean image: what is left to learn is how a digit differs. decode ends
-        # in a sigmoid, so the bias is its inverse, the logit; clamped, as that of 0 is infinite.
+        # Begin near the mean image, so that what is left to learn is how a digit differs from
+        # it: sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -72,10 +73,13 @@ def squared_error(x, x_hat):
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
-    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
+
+    model.train() and model.eval() would change nothing: no layer has two modes.
+    """
+    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
-    # to almost 0; Adam's beta1 falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    # to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
@@ -84,6 +88,7 @@ def train(model, x, test_x, args):
     for epoch in range(1, args.epochs + 1):
         start = time.time()
         total = 0.0
+        # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
         for idx in progress(batches, f"Epoch {epoch}/{args.epochs}"):
             batch = x[idx]  # (B, 784)
@@ -95,9 +100,10 @@ def train(model, x, test_x, args):
             loss.backward()
             opt.step()
             schedule.step()
-            total += len(batch) * loss.detach()  # .item() would wait for a GPU at each step
+            total += len(batch) * loss.detach()  # .item() would halt the CPU until a GPU is done
 
-        # A mean over the epoch, while the weights changed; test_sse is measured after it.
+        # The weights changed during the epoch: train_sse is a mean over all of them, test_sse
+        # is of the last.
         train_sse = float(total) / len(x)
         took = time.time() - start
         seconds += took
@@ -119,29 +125,30 @@ def evaluate(model, x):
 
 
 def pca(x, k):
-    """Mean (784,) of x (N, 784), and k principal directions (784, k).
+    """Principal component analysis: mean (784,) of x (N, 784), k principal directions (784, k).
 
-    Codes (x - mean) @ directions, images mean + codes @ directions.T: of all linear
-    maps to k numbers and back, the least squared error on x.
+    The linear autoencoder with the least squared error on x: its codes are
+    (x - mean) @ directions, its images mean + codes @ directions.T.
     """
     centred = x - x.mean(0)
-    # The eigenvalues ascend: the last k eigenvectors lead. On the CPU, as MPS has no eigh.
-    directions = torch.linalg.eigh((centred.T @ centred).cpu()).eigenvectors[:, -k:]
+    covariance = centred.T @ centred / len(x)  # (784, 784)
+    # The directions are the eigenvectors with the largest eigenvalues, which eigh puts last.
+    directions = torch.linalg.eigh(covariance.cpu()).eigenvectors[:, -k:]
     return x.mean(0), directions.to(x.device)
 
 
 def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
-    """Share of test codes (M, k) whose nearest codes (N, k) vote for the right label."""
+    """Share of test codes (M, k) whose nearest training codes (N, k) vote for the right label."""
     votes = []
     for z in test_codes.split(500):
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, 5)
-        votes.append(labels[nearest].cpu().mode(1).values)  # most frequent; of equals, the least
+        votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, k):
-    """Error of reconstruction, and how well codes tell the digit, beside PCA with k numbers."""
+    """How well are images reconstructed, and digits known by their codes? And by k of PCA's?"""
     mean, directions = pca(x, k)
     pca_codes, pca_test_codes = (x - mean) @ directions, (test_x - mean) @ directions
     pca_x_hat = mean + pca_test_codes @ directions.T
@@ -161,21 +168,20 @@ def measure(model, x, y, test_x, test_y, k):
 
 @torch.no_grad()
 def invent(model, x, test_x):
-    """Decode codes that were made up, and codes between those of two test images.
+    """Decode codes that were made up, and codes between those of test images.
 
-    x (N, 784), test_x (M, 784). Returns codes (M, k), those of test_x; x_hat (10, 784);
-    samples, fitted_samples and midpoints (M, 784); interpolations (5, 10, 784).
-    x_hat and midpoints are for vae.py, the next script, which compares itself.
+    x (N, 784), test_x (M, 784). Samples and midpoints are as many as test images, so that
+    vae.py can measure them beside its own.
     """
     z = model.encode(test_x)  # (M, k)
-    # Codes from N(0, I). Expect poor images: nothing in the loss puts codes there.
+    # Made up by a standard normal distribution, with mean 0 and covariance I. Expect poor
+    # images: nothing in the loss puts codes there.
     noise = torch.randn_like(z)
 
-    # Codes from a Gaussian with the mean and the covariance of the training codes; in double
-    # precision, which MPS has not.
-    train_z = model.encode(x).cpu().double()  # (N, k)
-    covariance = torch.atleast_2d(train_z.T.cov())  # (k, k), for k = 1, too
-    covariance += 1e-6 * torch.eye(len(covariance))  # never singular
+    # Made up by a normal distribution with the mean and the covariance of the training codes.
+    train_z = model.encode(x).cpu().double()  # (N, k); .cpu(): MPS has no double precision
+    covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() has no dimension
+    covariance += 1e-6 * torch.eye(len(covariance))  # for the case that a number never varies
     fitted = MultivariateNormal(train_z.mean(0), covariance).sample([len(z)]).float()
 
     # On the lines from image 0 to image 1, from 2 to 3, ...
@@ -183,12 +189,13 @@ def invent(model, x, test_x):
     pairs = zip(z[0:10:2], z[1:10:2])
     lines = torch.stack([a + t * (b - a) for a, b in pairs])  # (5, 10, k)
     return {
-        "codes": z,
-        "x_hat": model.decode(z[:10]),
-        "samples": model.decode(noise),
-        "fitted_samples": model.decode(fitted.to(z.device)),
-        "midpoints": model.decode((z + z.roll(-1, 0)) / 2),  # of an image and the next
-        "interpolations": model.decode(lines),
+        "codes": z,  # (M, k)
+        "x_hat": model.decode(z[:10]),  # (10, 784)
+        "samples": model.decode(noise),  # (M, 784)
+        "fitted_samples": model.decode(fitted.to(z.device)),  # (M, 784)
+        # half-way between the code of a test image and that of the next
+        "midpoints": model.decode((z + z.roll(-1, 0)) / 2),  # (M, 784)
+        "interpolations": model.decode(lines),  # (5, 10, 784)
     }
 
 
@@ -209,8 +216,9 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 def draw_invented(invented, test_y, title, out):
     """Decoded made-up codes, and decoded codes between those of test images."""
     rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
-    drawn = "decoded draws from N(0, I), and from a Gaussian fitted to its codes"
-    plot_images(out / "ae_prior_samples.png", rows, f"{title}\n{drawn}")
+    labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
+    drawn = "decoded draws from N(0, I), and from a Gaussian fitted to the codes"
+    plot_images(out / "ae_prior_samples.png", rows, f"{title}\n{drawn}", labels)
 
     rows = invented["interpolations"]
     labels = [f"{a} to {b}" for a, b in test_y[:10].view(5, 2)]
@@ -260,7 +268,8 @@ def main(argv=None):
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
-    # Digits are drawn if asked, and if MNIST cannot be had. They get a folder of their own.
+    # load_digits draws digits if --synthetic asks for them or MNIST cannot be had. They get a
+    # folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "ae_data.png", x[:50].split(10), f"{name}: training images")
@@ -272,14 +281,14 @@ def main(argv=None):
 
     title = f"Autoencoder, {name}, k = {args.latent_dim}"
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
-    curves["PCA, test"] = 784 * final["pca_mse"]  # a number: a level line
+    curves["PCA, test"] = 784 * final["pca_mse"]  # a level line
     plot_curves(out / "ae_loss.png", {"squared error per image": curves}, title)
     scatter_digits(out / "ae_latent.png", {f"{title}: codes": invented["codes"]}, test_y)
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # Not the model: images and measures, for vae.py to compare itself with. The settings are in
-    # the name, so that vae.py, run with the same, finds it: "ae figures MNIST 60000-768-512-32-30".
+    # vae.py draws these images beside its own, if it has the same data, layers, epochs and --out:
+    # then it looks for the same file name, such as "ae figures MNIST 60000-768-512-32-30.pt".
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

@@ -1,21 +1,28 @@
-"""Variational autoencoder: codes that fill N(0, I), so that a draw from it decodes to a digit.
+"""Variational autoencoder: codes lie as if drawn from N(0, I), so that such draws make digits.
 
-An image x is thought to be made in two steps: draw a code z, k numbers, from p(z) = N(0, I),
-then draw x from p(x|z), which the decoder computes. p(x) = integral of p(x|z) p(z) dz costs too
-much. So an encoder gives a Gaussian q(z|x) = N(mu, diag(sigma^2)) of the codes that fit x,
-and training minimises a bound, the negative "evidence lower bound", in nats per image:
+An image x is thought to be made in two steps: draw a code z, a vector of k numbers, from
+p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training is to raise
+p(x) = integral of p(x|z) p(z) dz, but of all codes very few would make x, and a mean over
+draws from p(z) misses them. So an encoder says where they lie: a Gaussian
+q(z|x) = N(mu, diag(sigma^2)). As the log of a mean is at least the mean of the log,
 
-    -log p(x)  <=  -ELBO(x)  =  E_q(z|x)[ -log p(x|z) ]  +  KL( q(z|x) || p(z) )
-                                reconstruction              KL
+    log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
+
+which is called the evidence lower bound, ELBO. Training minimises its negative, in nats per image
+(bits of base e):
+
+    -log p(x)  <=  -ELBO(x)  =  E_q[ -log p(x|z) ]  +  KL( q(z|x) || p(z) )
+                                reconstruction         KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
-KL(q || p) = E_q[ log q - log p ], at least 0 and 0 only for q = p, is the price of a code that
-differs from N(0, I). The gap of the bound is KL( q(z|x) || p(z|x) ): none, were q the posterior.
+KL(q || p) = E_q[ log q - log p ] says how far q is from p: it is 0 if they are equal, else more.
+What the bound loses is KL( q(z|x) || p(z|x) ), where p(z|x), the posterior, is the distribution
+of codes that may have made x.
 
-Each pixel of p(x|z) is black or white, a Bernoulli variable, so that -log p(x|z) is the
-binary cross-entropy. A grey pixel x, the default, counts as white with probability x: the loss
-bounds the mean of -log p over the image's black-and-white versions, and its reconstruction
-stays above 0 even for a perfect decoder. --binarize makes grey pixels black or white.
+Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is
+the binary cross-entropy, summed over pixels. But digits are grey. --binarize makes a pixel of
+0.3 white with probability 0.3; without it the loss is the mean of the losses of all such black
+and white digits. No decoder can foresee them, so its reconstruction stays above 0.
 
     python vae.py --epochs 30
 
@@ -39,7 +46,7 @@ from common import load_digits, plot_curves, plot_images, progress, scatter_digi
 
 # ------------------------------------------------------- model
 def mlp(*sizes):
-    """Linear layers of these sizes, SiLU between them. (B, sizes[0]) -> (B, sizes[-1])"""
+    """Linear layers, with SiLU, a smooth ReLU, between. (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
     for n_in, n_out in zip(sizes, sizes[1:]):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
@@ -47,20 +54,21 @@ def mlp(*sizes):
 
 
 class VAE(nn.Module):
-    """784 -> hidden -> mu and logvar, of latent_dim each; latent_dim -> hidden, mirrored -> 784
+    """Encoder 784 -> 768 -> 512 -> mu and logvar, decoder latent_dim -> 512 -> 768 -> 784
 
-    mean: the mean training image (784,). likelihood: "bernoulli" or "gaussian". There
-    is no forward: elbo_terms below goes from x to the loss, decode from z to images.
+    That is for hidden = [768, 512]. mean: the mean training image (784,). likelihood:
+    "bernoulli" or "gaussian". There is no forward: elbo_terms below goes from x to the
+    terms of the loss, decode from z to images.
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
         super().__init__()
-        self.register_buffer("mean", mean)
+        self.register_buffer("mean", mean)  # moves with .to(device), is not trained
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin near the mean image: what is left to learn is how a digit differs. decode ends
-        # in a sigmoid, so the bias is its inverse, the logit; clamped, as that of 0 is infinite.
+        # Begin near the mean image, so that what is left to learn is how a digit differs from
+        # it: sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -73,18 +81,18 @@ class VAE(nn.Module):
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
-        """-log p(x|z) in nats. Images (B, 784) in [0, 1], codes (..., B, k) -> (..., B)
+        """-log p(x|z) in nats, summed over pixels. Images (B, 784) in [0, 1]
 
-        The dots: nothing in training; log_weights has S codes per image.
+        Codes: one for each image, (B, k) -> (B,), or S of them, (S, B, k) -> (S, B).
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
             # With p = sigmoid(logit) and softplus(t) = log(1 + e^t):
-            # -x log p - (1 - x) log(1 - p) = softplus(logit) - x logit
-            # F.binary_cross_entropy_with_logits is the same, but wants x once per code.
+            # -x log p - (1 - x) log(1 - p) = softplus(logit) - x logit, the same as
+            # F.binary_cross_entropy_with_logits, which does not broadcast x to S codes.
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # -log N(x'; m', 1/2) = (x' - m')^2 + constant, with x' = 2x - 1 and m' = 2m - 1 on
-        # [-1, 1]. The variance is a choice: twice as much acts like twice --beta.
+        # Pixels x and decoded means m go to [-1, 1] here: -log N(2x - 1; 2m - 1, variance 1/2)
+        # = (2m - 2x)^2 + constant. The variance is a choice: to double it is to double --beta.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
@@ -92,7 +100,8 @@ class VAE(nn.Module):
 def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
 
-    All randomness is in eps, so z has derivatives in mu and sigma. torch.normal's are all 0.
+    All randomness is in eps, so z has derivatives in mu and sigma, while a draw by
+    torch.normal(mu, sigma) has none but 0.
     """
     eps = torch.randn_like(mu)
     sigma = torch.exp(0.5 * logvar)
@@ -100,7 +109,10 @@ def reparameterize(mu, logvar):
 
 
 def kl_divergence(mu, logvar):
-    """KL(q(z|x) || N(0, I)) in nats, of each image and dimension. (B, k), (B, k) -> (B, k)"""
+    """KL(q(z|x) || N(0, I)) in nats, of each image and dimension. (B, k), (B, k) -> (B, k)
+
+    The dimensions are independent in both, so that of all together is their sum.
+    """
     # KL(N(mu, s^2) || N(0, 1)) = -1/2 (1 + log s^2 - mu^2 - s^2)   [Kingma & Welling 2014, App. B]
     return -0.5 * (1 + logvar - mu.square() - logvar.exp())
 
@@ -114,10 +126,13 @@ def elbo_terms(model, x):
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
-    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    # The learning rate rises to --lr in the first 30% of the steps, then falls to 0;
-    # Adam's beta1 falls and rises   [Smith & Topin 2017, arXiv 1708.07120].
+    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
+
+    model.train() and model.eval() would change nothing: no layer has two modes.
+    """
+    opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
+    # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
+    # to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = defaultdict(list)
@@ -126,6 +141,7 @@ def train(model, x, test_x, args):
     for epoch in range(1, args.epochs + 1):
         start = time.time()
         totals = torch.zeros(2, device=x.device)
+        # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
         for idx in progress(batches, f"Epoch {epoch}/{args.epochs}"):
             batch = x[idx]  # (B, 784)
@@ -139,9 +155,11 @@ def train(model, x, test_x, args):
             loss.backward()
             opt.step()
             schedule.step()
-            totals += torch.stack((recon, kl)).detach().sum(1)  # .item() would wait for a GPU
+            # (2,), the sums over the batch. .item() would halt the CPU until a GPU is done.
+            totals += torch.stack((recon, kl)).detach().sum(1)
 
-        # Means over the epoch, while the weights changed; the test's are measured after it.
+        # The weights changed during the epoch: these are means over all of them, the test's are
+        # of the last.
         recon, kl = (totals / len(x)).tolist()
         took = time.time() - start
         seconds += took
@@ -164,13 +182,16 @@ def train(model, x, test_x, args):
 # ---------------------------------------------------- evaluate
 @torch.no_grad()
 def evaluate(model, x):
-    """Mean reconstruction term and mean KL of images x (N, 784), nats per image."""
+    """Means of the terms of -ELBO over images x (N, 784), in nats; one draw of z for each image."""
     recon, kl = elbo_terms(model, x)
     return recon.mean().item(), kl.mean().item()
 
 
 def log_weights(model, x, samples):
-    """log( p(x|z) p(z) / q(z|x) ) of draws z from q(z|x). Images (B, 784) -> (samples, B)"""
+    """log( p(x|z) p(z) / q(z|x) ) of draws z from q(z|x). Images (B, 784) -> (samples, B)
+
+    The mean of these "importance weights" is p(x), and the mean of their logs the ELBO.
+    """
     mu, logvar = model.encode(x)  # (B, k)
     eps = torch.randn(samples, *mu.shape, device=x.device)
     z = mu + torch.exp(0.5 * logvar) * eps  # (S, B, k)
@@ -184,13 +205,13 @@ def log_weights(model, x, samples):
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    p(x) = E_q[ p(x|z) p(z) / q(z|x) ], so -log of the mean weight of many draws estimates
-    it. The mean is p(x) on average, but -log of it is above -log p(x): for one draw it is
-    -ELBO on average, with more it is nearer.
+    -log of the mean weight of many draws. On average this is too much, by the inequality at
+    the top: with one draw it is -ELBO, with more draws it comes nearer to -log p(x).
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
         log_w = log_weights(model, batch, samples)  # (S, 10)
+        # log of the mean of w = logsumexp of log w - log S
         total += (math.log(samples) - log_w.logsumexp(0)).sum().item()
     return total / len(x)
 
@@ -200,7 +221,7 @@ def baselines(model, x):
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
         return 0.0, (2 * mean - 2 * x).square().sum(1).mean().item()
-    floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0: grey pixels have entropy
+    floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0 if pixels are grey
     cost = F.binary_cross_entropy(mean, x, reduction="sum")
     return floor.item() / len(x), cost.item() / len(x)
 
@@ -215,7 +236,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 
 
 def precision_coverage(fake, real, neighbours=5):
-    """How good and how varied are images fake (N, 784), compared with images real (M, 784)?
+    """How good and how varied are the images `fake` (N, 784), beside the images `real` (M, 784)?
 
     A ball around each real image reaches to its fifth nearest real neighbour.
     Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
@@ -243,14 +264,15 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
     """
     mu, logvar = model.encode(test_x)  # (M, k)
     floor, mean_image = baselines(model, test_x)
-    precision, coverage = precision_coverage(model.decode(torch.randn_like(mu)), grey_test_x)
+    samples = model.decode(torch.randn_like(mu))  # as many as test images
+    precision, coverage = precision_coverage(samples, grey_test_x)
     midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between a test image and the next
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        # Dimensions in use. Where it saves less reconstruction than its KL costs, q(z|x) stays
-        # N(0, 1), and mu 0, for all x   [Burda et al. 2016, with their threshold].
+        # Dimensions in use, by the threshold of Burda et al. 2016. A dimension whose KL would be
+        # more than it saves in reconstruction is given up: its q(z|x) is N(0, 1) for all x.
         "active_units": (mu.var(0) > 0.01).sum().item(),
         "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
@@ -261,10 +283,10 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
 
 
 def measure_others(ae, train_digits, grey_test_x):
-    """Those of measure's values that train_digits (M, 784) have, and an autoencoder.
+    """The same measures of real digits, train_digits (M, 784), and of the autoencoder.
 
-    ae: what ae.invent returned and ae.py saved, or None. Its "samples" are decoded draws
-    from N(0, I), its "fitted_samples" from a Gaussian fitted to its training codes.
+    ae: {"test_mse", "samples", ...}, saved by ae.py, or None. "samples" are decoded draws
+    from N(0, I), "fitted_samples" from a Gaussian fitted to the autoencoder's codes.
     """
     final = {}
     final["real_precision"], final["real_coverage"] = precision_coverage(train_digits, grey_test_x)
@@ -288,7 +310,7 @@ def report(final, args):
     if args.binarize:
         print(f"-log p(x): {final['nll']:.2f} nats per image, with 500 importance samples")
     rows = {
-        "reconstruction: error per pixel": "test_mse",
+        "reconstruction: MSE per pixel": "test_mse",
         "codes: right label by 5 neighbours": "knn_accuracy",
         "samples: precision": "precision",
         "samples: coverage": "coverage",
@@ -305,10 +327,15 @@ def report(final, args):
 def draw_curves(history, args, title, out):
     """The loss and its two terms."""
     unit = "nats per image" if args.likelihood == "bernoulli" else "nats, up to a constant"
+    terms = {
+        "loss": f"total loss ({unit})",
+        "recon": f"reconstruction ({unit})",
+        "kl": "KL (nats per image)",
+    }
     panels = {}
-    for term, label in ("loss", "total loss"), ("recon", "reconstruction"), ("kl", "KL"):
+    for term, label in terms.items():
         curves = {"training": history[f"train_{term}"], "test": history[f"test_{term}"]}
-        panels[f"{label} ({unit})"] = curves
+        panels[label] = curves
     plot_curves(out / "vae_curves.png", panels, title)
 
 
@@ -340,7 +367,10 @@ def draw_interpolations(model, mu, y, ae, title, out):
 
 @torch.no_grad()
 def draw_samples(model, k, title, out):
-    """Decoded draws from N(0, I); for k = 2 the whole plane, too."""
+    """Decoded draws from N(0, I); for k = 2 the whole plane, too.
+
+    Grey is the probability of white: to toss a coin for each pixel would only add noise.
+    """
     device = model.mean.device
     samples = model.decode(torch.randn(8, 8, k).to(device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
@@ -355,9 +385,10 @@ def draw_samples(model, k, title, out):
 
 @torch.no_grad()
 def draw_traversal(model, mu, kl, title, out):
-    """One code mu (k,); each row changes one dimension, of the eight with the most KL (k,).
+    """One code mu (k,), of which each row changes one dimension, from low to high.
 
-    They can tell most about an image: where KL is 0, q(z|x) is the same for all.
+    Shown are the eight dimensions with the largest KL, given as kl (k,). They tell most of an
+    image: where KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
@@ -378,7 +409,7 @@ def parse_args(argv=None):
     add("--synthetic", action="store_true", help="digits drawn by common.py, no download")
     add("--limit", type=int, default=60_000, help="training images at most")
     add("--validate", action="store_true", help="test on a held-out sixth of the training set")
-    add("--binarize", action="store_true", help="pixels black or white")
+    add("--binarize", action="store_true", help="make grey pixels black or white, at random")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
@@ -418,9 +449,10 @@ def main(argv=None):
     torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
-    train_digits = x[: len(grey_test_x)]  # measured as if they were samples
+    train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
     x, y = x[: args.limit], y[: args.limit]
-    # Digits are drawn if asked, and if MNIST cannot be had. They get a folder of their own.
+    # load_digits draws digits if --synthetic asks for them or MNIST cannot be had. They get a
+    # folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_test_x
     if args.binarize:  # with a seed of its own: the same test images for every run
@@ -432,8 +464,8 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # What ae.py saved, if it ran with the same data, layers, epochs and folder of --out. It
-    # was trained on grey digits, and is not compared with a VAE of binarised ones.
+    # ae.py saves its images under the same name if it has the same data, layers, epochs and --out.
+    # It was trained on grey digits, and is not compared with a VAE of binarised ones.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
@@ -441,10 +473,10 @@ def main(argv=None):
         ae = torch.load(handoff, map_location=device, weights_only=True)
 
     final = {key: values[-1] for key, values in history.items()}
-    seen_x = torch.bernoulli(x) if args.binarize else x
+    seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
-    # Grey images have no p(x) of their own: see the top.
+    # Only of binarised digits is -ELBO a bound of -log p(x) itself: see the top.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
