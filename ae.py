@@ -6,7 +6,7 @@ code back to an image d(z), and both are trained together so that little is lost
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
 The squared error is summed over the 784 pixels, which lie in [0, 1], and averaged over the
-N images. (Hinton & Salakhutdinov 2006, Science, report it, too, but minimise cross-entropy.)
+N images. (Hinton & Salakhutdinov 2006, Science, also report it, but minimise cross-entropy.)
 
     python ae.py
 
@@ -30,7 +30,7 @@ from common import load_digits, plot_curves, plot_images, progress, scatter_digi
 
 # ------------------------------------------------------- model
 def mlp(*sizes):
-    """Linear layers, with SiLU, a smooth ReLU, between. (B, sizes[0]) -> (B, sizes[-1])"""
+    """Linear layers separated by SiLU (a smooth ReLU). (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
     for n_in, n_out in zip(sizes, sizes[1:]):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
@@ -46,11 +46,11 @@ class Autoencoder(nn.Module):
 
     def __init__(self, mean, hidden, latent_dim):
         super().__init__()
-        self.register_buffer("mean", mean)  # moves with .to(device), is not trained
+        self.register_buffer("mean", mean)  # moved by .to(device), not trained
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin near the mean image, so that what is left to learn is how a digit differs from
-        # it: sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
+        # Start near the mean image, so the decoder only has to learn how digits differ from it:
+        # sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -75,7 +75,7 @@ def squared_error(x, x_hat):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
 
-    model.train() and model.eval() would change nothing: no layer has two modes.
+    model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
@@ -100,10 +100,10 @@ def train(model, x, test_x, args):
             loss.backward()
             opt.step()
             schedule.step()
-            total += len(batch) * loss.detach()  # .item() would halt the CPU until a GPU is done
+            total += len(batch) * loss.detach()  # .item() would make the CPU wait for a GPU
 
-        # The weights changed during the epoch: train_sse is a mean over all of them, test_sse
-        # is of the last.
+        # The weights change during the epoch: train_sse is the mean along the way, test_sse the
+        # value at the end.
         train_sse = float(total) / len(x)
         took = time.time() - start
         seconds += took
@@ -148,7 +148,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, k):
-    """How well are images reconstructed, and digits known by their codes? And by k of PCA's?"""
+    """Reconstruction error and kNN accuracy of the autoencoder and of PCA with k directions."""
     mean, directions = pca(x, k)
     pca_codes, pca_test_codes = (x - mean) @ directions, (test_x - mean) @ directions
     pca_x_hat = mean + pca_test_codes @ directions.T
@@ -168,23 +168,23 @@ def measure(model, x, y, test_x, test_y, k):
 
 @torch.no_grad()
 def invent(model, x, test_x):
-    """Decode codes that were made up, and codes between those of test images.
+    """Decode random codes, and codes between those of test images.
 
-    x (N, 784), test_x (M, 784). Samples and midpoints are as many as test images, so that
-    vae.py can measure them beside its own.
+    x (N, 784), test_x (M, 784). Makes M samples of each kind and M midpoints, so that vae.py
+    can measure them alongside its own.
     """
     z = model.encode(test_x)  # (M, k)
-    # Made up by a standard normal distribution, with mean 0 and covariance I. Expect poor
+    # Drawn from a standard normal distribution, with mean 0 and covariance I. Expect poor
     # images: nothing in the loss puts codes there.
     noise = torch.randn_like(z)
 
-    # Made up by a normal distribution with the mean and the covariance of the training codes.
+    # Drawn from a normal distribution with the mean and covariance of the training codes.
     train_z = model.encode(x).cpu().double()  # (N, k); .cpu(): MPS has no double precision
-    covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() has no dimension
-    covariance += 1e-6 * torch.eye(len(covariance))  # for the case that a number never varies
+    covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() is a scalar
+    covariance += 1e-6 * torch.eye(len(covariance))  # in case a code dimension never varies
     fitted = MultivariateNormal(train_z.mean(0), covariance).sample([len(z)]).float()
 
-    # On the lines from image 0 to image 1, from 2 to 3, ...
+    # On the lines from code 0 to code 1, from 2 to 3, ...
     t = torch.linspace(0, 1, 10, device=z.device)[:, None]  # (10, 1)
     pairs = zip(z[0:10:2], z[1:10:2])
     lines = torch.stack([a + t * (b - a) for a, b in pairs])  # (5, 10, k)
@@ -214,7 +214,7 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 
 
 def draw_invented(invented, test_y, title, out):
-    """Decoded made-up codes, and decoded codes between those of test images."""
+    """Decoded random codes, and decoded codes between those of test images."""
     rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
     labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
     drawn = "decoded draws from N(0, I), and from a Gaussian fitted to the codes"
@@ -264,12 +264,12 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
+    torch.set_flush_denormal(True)  # numbers below 1e-38 slow down a CPU
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic asks for them or MNIST cannot be had. They get a
-    # folder of their own.
+    # load_digits draws digits if --synthetic is given or MNIST is unavailable. Their output
+    # goes to its own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "ae_data.png", x[:50].split(10), f"{name}: training images")
@@ -281,13 +281,13 @@ def main(argv=None):
 
     title = f"Autoencoder, {name}, k = {args.latent_dim}"
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
-    curves["PCA, test"] = 784 * final["pca_mse"]  # a level line
+    curves["PCA, test"] = 784 * final["pca_mse"]  # a flat line
     plot_curves(out / "ae_loss.png", {"squared error per image": curves}, title)
     scatter_digits(out / "ae_latent.png", {f"{title}: codes": invented["codes"]}, test_y)
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # vae.py draws these images beside its own, if it has the same data, layers, epochs and --out:
+    # vae.py draws these images beside its own if its data, layers, epochs and --out are the same:
     # then it looks for the same file name, such as "ae figures MNIST 60000-768-512-32-30.pt".
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")

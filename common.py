@@ -22,18 +22,18 @@ KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-ga
 
 
 def load_digits(folder, synthetic=False, validate=False, device="cpu"):
-    """MNIST, downloaded to `folder` if it is not there; drawn digits if that fails, or if asked.
+    """MNIST, downloaded to `folder` if not there; drawn digits if that fails or if `synthetic`.
 
     Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on
-    the device. `validate` tests on the last sixth of the training digits instead
-    of the test digits.
+    the device. With `validate`, the last sixth of the training digits replaces the
+    test digits.
     """
     if not synthetic:
         try:
-            socket.setdefaulttimeout(10)  # seconds without a byte
+            socket.setdefaulttimeout(10)  # seconds without data
             train_set = MNIST(folder, train=True, download=True)
             test_set = MNIST(folder, train=False)
-        except Exception as error:  # no network, a damaged file, no right to write, ...
+        except Exception as error:  # no network, a damaged file, no write access, ...
             explain_stand_in("drawn digits", Path(folder, "MNIST"), error)
             synthetic = True
     if synthetic:
@@ -54,10 +54,10 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
 
 
 def load_paintings(folder, synthetic=False):
-    """The images below `folder`; drawn ones if asked. Returns name, x (N, 3, 64, 64) uint8.
+    """Images below `folder`; drawn ones if `synthetic`. Returns name, x (N, 3, 64, 64) uint8.
 
-    A missing folder of the name abstract_art is downloaded; if that fails, images
-    are drawn. SystemExit if there is no image.
+    A missing folder named abstract_art is downloaded; if that fails, images are
+    drawn. SystemExit if there are no images.
     """
     folder = Path(folder)
     if not synthetic and not folder.exists() and folder.name == "abstract_art":
@@ -66,7 +66,7 @@ def load_paintings(folder, synthetic=False):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as part:
                 download_and_extract_archive(KAGGLE, part, f"{part}/images", filename="art.zip")
-                Path(part, "images").rename(folder)  # now it is whole
+                Path(part, "images").rename(folder)  # only when complete
         except Exception as error:
             explain_stand_in("drawn paintings", folder, error)
             synthetic = True
@@ -81,7 +81,7 @@ def load_paintings(folder, synthetic=False):
                 image.draft("RGB", (128, 128))  # decodes a large JPEG at a fraction of its size
                 image = ImageOps.exif_transpose(image).convert("RGB")
                 images.append(pil_to_tensor(ImageOps.fit(image, (64, 64))))
-        except Exception:  # Pillow raises many classes
+        except Exception:  # Pillow raises many types
             unreadable.append(path.name)
 
     if unreadable:
@@ -105,7 +105,7 @@ def draw_digits(n, seed):
     """
     g = torch.Generator().manual_seed(seed)
     folder = Path(matplotlib.get_data_path(), "fonts/ttf")
-    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # not DejaVuSansDisplay, without digits
+    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # skip DejaVuSansDisplay: no digits
     glyphs = torch.empty(len(fonts), 10, 28, 28)
     for i, path in enumerate(fonts):
         font = ImageFont.truetype(str(path), 24)
@@ -116,7 +116,7 @@ def draw_digits(n, seed):
 
     labels = torch.randint(10, (n,), generator=g)
     images = glyphs[torch.randint(len(fonts), (n,), generator=g), labels]
-    spread = torch.tensor([0.12, 0.12, 0.06])  # of a 2x2 matrix, and of a shift
+    spread = torch.tensor([0.12, 0.12, 0.06])  # of the 2x2 matrix, and of the shift
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0].byte(), labels
@@ -134,7 +134,7 @@ def draw_paintings(n, seed):
 
 
 def progress(batches, label):
-    """Yield the batches; on a terminal or in a notebook show percent and time left."""
+    """Yield the batches; in a terminal or notebook, show percent done and time left."""
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
     start = time.time()
     for i, batch in enumerate(batches, 1):
@@ -146,7 +146,7 @@ def progress(batches, label):
 
 
 def save_figure(fig, path):
-    """Write a figure as PNG; in a notebook show it, too. SystemExit if it cannot be written."""
+    """Save a figure as PNG; in a notebook, also show it. SystemExit if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path, dpi=100, bbox_inches="tight")
@@ -179,7 +179,7 @@ def plot_images(path, rows, title, labels=(), notes=()):
 def plot_curves(path, panels, title, bands={}):
     """A panel for each entry of {y label: {name: one value per epoch, or a number}}.
 
-    A number is a dashed line. bands = {y label: (low, high)} are shaded.
+    Numbers become dashed lines. bands = {y label: (low, high)} are shaded.
     """
     rows = 1 if len(panels) <= 3 else 2
     columns = -(-len(panels) // rows)  # rounded up
@@ -202,11 +202,11 @@ def plot_curves(path, panels, title, bands={}):
 
 
 def scatter_digits(path, maps, labels):
-    """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each to its own scale.
+    """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each on its own scale.
 
-    The plane itself for k = 2, else two principal components. Dashed: 1, 2 and 3
-    standard deviations of N(0, I), a VAE's prior. A digit stands at the median of
-    its codes.
+    The z plane itself for k = 2, otherwise two principal components. Dashed circles: 1,
+    2 and 3 standard deviations of N(0, I), a VAE's prior. Each digit is printed at the
+    median of its codes.
     """
     fig = Figure(figsize=(5 * len(maps), 4.4), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]

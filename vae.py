@@ -1,28 +1,28 @@
-"""Variational autoencoder: codes lie as if drawn from N(0, I), so that such draws make digits.
+"""Variational autoencoder: codes spread like N(0, I), so that draws from it decode to digits.
 
-An image x is thought to be made in two steps: draw a code z, a vector of k numbers, from
-p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training is to raise
-p(x) = integral of p(x|z) p(z) dz, but of all codes very few would make x, and a mean over
+Assume an image x is made in two steps: draw a code z, a vector of k numbers, from
+p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should raise
+p(x) = integral of p(x|z) p(z) dz, but very few codes would make x, and a mean over
 draws from p(z) misses them. So an encoder says where they lie: a Gaussian
-q(z|x) = N(mu, diag(sigma^2)). As the log of a mean is at least the mean of the log,
+q(z|x) = N(mu, diag(sigma^2)). Since the log of a mean is at least the mean of the logs,
 
     log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
 
-which is called the evidence lower bound, ELBO. Training minimises its negative, in nats per image
-(bits of base e):
+The right side is the evidence lower bound, ELBO. Training minimises its negative, in nats per
+image (bits, but to base e):
 
     -log p(x)  <=  -ELBO(x)  =  E_q[ -log p(x|z) ]  +  KL( q(z|x) || p(z) )
                                 reconstruction         KL
                                                         [Kingma & Welling 2014, arXiv 1312.6114]
 
-KL(q || p) = E_q[ log q - log p ] says how far q is from p: it is 0 if they are equal, else more.
-What the bound loses is KL( q(z|x) || p(z|x) ), where p(z|x), the posterior, is the distribution
+KL(q || p) = E_q[ log q - log p ] measures how far q is from p: 0 if equal, otherwise positive.
+The gap in the bound is KL( q(z|x) || p(z|x) ), where the posterior p(z|x) is the distribution
 of codes that may have made x.
 
 Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is
-the binary cross-entropy, summed over pixels. But digits are grey. --binarize makes a pixel of
-0.3 white with probability 0.3; without it the loss is the mean of the losses of all such black
-and white digits. No decoder can foresee them, so its reconstruction stays above 0.
+the binary cross-entropy, summed over pixels. But digits are grey. --binarize turns a pixel of
+0.3 white with probability 0.3; without it the loss is the mean loss over all such
+black-and-white digits. No decoder can predict them, so the reconstruction term stays above 0.
 
     python vae.py --epochs 30
 
@@ -46,7 +46,7 @@ from common import load_digits, plot_curves, plot_images, progress, scatter_digi
 
 # ------------------------------------------------------- model
 def mlp(*sizes):
-    """Linear layers, with SiLU, a smooth ReLU, between. (B, sizes[0]) -> (B, sizes[-1])"""
+    """Linear layers separated by SiLU (a smooth ReLU). (B, sizes[0]) -> (B, sizes[-1])"""
     layers = []
     for n_in, n_out in zip(sizes, sizes[1:]):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
@@ -56,19 +56,19 @@ def mlp(*sizes):
 class VAE(nn.Module):
     """Encoder 784 -> 768 -> 512 -> mu and logvar, decoder latent_dim -> 512 -> 768 -> 784
 
-    That is for hidden = [768, 512]. mean: the mean training image (784,). likelihood:
-    "bernoulli" or "gaussian". There is no forward: elbo_terms below goes from x to the
-    terms of the loss, decode from z to images.
+    Shown for hidden = [768, 512]. mean: the mean training image (784,). likelihood:
+    "bernoulli" or "gaussian". There is no forward: elbo_terms below maps x to the
+    terms of the loss, decode maps z to images.
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
         super().__init__()
-        self.register_buffer("mean", mean)  # moves with .to(device), is not trained
+        self.register_buffer("mean", mean)  # moved by .to(device), not trained
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
-        # Begin near the mean image, so that what is left to learn is how a digit differs from
-        # it: sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
+        # Start near the mean image, so the decoder only has to learn how digits differ from it:
+        # sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
@@ -83,7 +83,7 @@ class VAE(nn.Module):
     def reconstruction_loss(self, x, z):
         """-log p(x|z) in nats, summed over pixels. Images (B, 784) in [0, 1]
 
-        Codes: one for each image, (B, k) -> (B,), or S of them, (S, B, k) -> (S, B).
+        Codes z: one per image, (B, k) -> (B,), or S per image, (S, B, k) -> (S, B).
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
@@ -91,8 +91,8 @@ class VAE(nn.Module):
             # -x log p - (1 - x) log(1 - p) = softplus(logit) - x logit, the same as
             # F.binary_cross_entropy_with_logits, which does not broadcast x to S codes.
             return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
-        # Pixels x and decoded means m go to [-1, 1] here: -log N(2x - 1; 2m - 1, variance 1/2)
-        # = (2m - 2x)^2 + constant. The variance is a choice: to double it is to double --beta.
+        # Pixels x and decoded means m are scaled to [-1, 1]: -log N(2x - 1; 2m - 1, variance 1/2)
+        # = (2m - 2x)^2 + constant. The variance is a choice: doubling it is like doubling --beta.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
 
 
@@ -100,8 +100,8 @@ class VAE(nn.Module):
 def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
 
-    All randomness is in eps, so z has derivatives in mu and sigma, while a draw by
-    torch.normal(mu, sigma) has none but 0.
+    All randomness is in eps, so gradients reach mu and sigma; through a draw by
+    torch.normal(mu, sigma) they would all be 0.
     """
     eps = torch.randn_like(mu)
     sigma = torch.exp(0.5 * logvar)
@@ -109,9 +109,9 @@ def reparameterize(mu, logvar):
 
 
 def kl_divergence(mu, logvar):
-    """KL(q(z|x) || N(0, I)) in nats, of each image and dimension. (B, k), (B, k) -> (B, k)
+    """KL(q(z|x) || N(0, I)) in nats, per image and dimension. (B, k), (B, k) -> (B, k)
 
-    The dimensions are independent in both, so that of all together is their sum.
+    Both have independent dimensions, so an image's KL is the sum over them.
     """
     # KL(N(mu, s^2) || N(0, 1)) = -1/2 (1 + log s^2 - mu^2 - s^2)   [Kingma & Welling 2014, App. B]
     return -0.5 * (1 + logvar - mu.square() - logvar.exp())
@@ -128,7 +128,7 @@ def elbo_terms(model, x):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
 
-    model.train() and model.eval() would change nothing: no layer has two modes.
+    model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
@@ -146,20 +146,20 @@ def train(model, x, test_x, args):
         for idx in progress(batches, f"Epoch {epoch}/{args.epochs}"):
             batch = x[idx]  # (B, 784)
             if args.binarize:
-                batch = torch.bernoulli(batch)  # white with probability x, anew in each epoch
+                batch = torch.bernoulli(batch)  # white with probability x, redrawn each epoch
             recon, kl = elbo_terms(model, batch)  # (B,), (B,)
-            # -ELBO for beta = 1. A larger beta: codes nearer to N(0, I), images blurred.
+            # -ELBO for beta = 1. A larger beta pulls codes towards N(0, I) but blurs images.
             loss = (recon + args.beta * kl).mean()
 
             opt.zero_grad()
             loss.backward()
             opt.step()
             schedule.step()
-            # (2,), the sums over the batch. .item() would halt the CPU until a GPU is done.
+            # (2,), the sums over the batch. .item() would make the CPU wait for a GPU.
             totals += torch.stack((recon, kl)).detach().sum(1)
 
-        # The weights changed during the epoch: these are means over all of them, the test's are
-        # of the last.
+        # The weights change during the epoch: these are means along the way, the test values
+        # are from the end.
         recon, kl = (totals / len(x)).tolist()
         took = time.time() - start
         seconds += took
@@ -182,7 +182,7 @@ def train(model, x, test_x, args):
 # ---------------------------------------------------- evaluate
 @torch.no_grad()
 def evaluate(model, x):
-    """Means of the terms of -ELBO over images x (N, 784), in nats; one draw of z for each image."""
+    """Mean of each -ELBO term over images x (N, 784), in nats, with one draw of z per image."""
     recon, kl = elbo_terms(model, x)
     return recon.mean().item(), kl.mean().item()
 
@@ -190,7 +190,7 @@ def evaluate(model, x):
 def log_weights(model, x, samples):
     """log( p(x|z) p(z) / q(z|x) ) of draws z from q(z|x). Images (B, 784) -> (samples, B)
 
-    The mean of these "importance weights" is p(x), and the mean of their logs the ELBO.
+    The "importance weights" inside the log have mean p(x); their logs have mean ELBO.
     """
     mu, logvar = model.encode(x)  # (B, k)
     eps = torch.randn(samples, *mu.shape, device=x.device)
@@ -205,13 +205,13 @@ def log_weights(model, x, samples):
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    -log of the mean weight of many draws. On average this is too much, by the inequality at
-    the top: with one draw it is -ELBO, with more draws it comes nearer to -log p(x).
+    -log of the mean weight over many draws. By the inequality at the top, this is too high on
+    average: with one draw it is -ELBO, with more draws it gets closer to -log p(x).
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
         log_w = log_weights(model, batch, samples)  # (S, 10)
-        # log of the mean of w = logsumexp of log w - log S
+        # log of the mean of w = logsumexp(log w) - log S
         total += (math.log(samples) - log_w.logsumexp(0)).sum().item()
     return total / len(x)
 
@@ -236,13 +236,13 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
 
 
 def precision_coverage(fake, real, neighbours=5):
-    """How good and how varied are the images `fake` (N, 784), beside the images `real` (M, 784)?
+    """How good and how varied are images `fake` (N, 784), compared with images `real` (M, 784)?
 
-    A ball around each real image reaches to its fifth nearest real neighbour.
+    The ball around each real image reaches its fifth nearest real neighbour.
     Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
     1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
-    2020, arXiv 2002.09797]. Pixels are made black or white first: a grey blur is
-    nearer to a digit than other digits are, and would have precision 1.
+    2020, arXiv 2002.09797]. Pixels are first made black or white: a grey blur is
+    nearer to a digit than other digits are, and would get a precision of 1.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     inside = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -258,9 +258,9 @@ def precision_coverage(fake, real, neighbours=5):
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, grey_test_x):
-    """Measures of codes and samples; training x (N, 784) and test_x (M, 784), grey or binarised.
+    """Measure codes and samples. Training x (N, 784) and test_x (M, 784) are grey or binarised.
 
-    grey_test_x (M, 784): test_x before it was binarised; the same without --binarize.
+    grey_test_x (M, 784): test_x before binarising; without --binarize, test_x itself.
     """
     mu, logvar = model.encode(test_x)  # (M, k)
     floor, mean_image = baselines(model, test_x)
@@ -271,8 +271,8 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        # Dimensions in use, by the threshold of Burda et al. 2016. A dimension whose KL would be
-        # more than it saves in reconstruction is given up: its q(z|x) is N(0, 1) for all x.
+        # Dimensions in use, by the threshold of Burda et al. 2016. A dimension that would cost
+        # more KL than it saves in reconstruction is given up: its q(z|x) is N(0, 1) for all x.
         "active_units": (mu.var(0) > 0.01).sum().item(),
         "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
@@ -367,9 +367,9 @@ def draw_interpolations(model, mu, y, ae, title, out):
 
 @torch.no_grad()
 def draw_samples(model, k, title, out):
-    """Decoded draws from N(0, I); for k = 2 the whole plane, too.
+    """Decoded draws from N(0, I); for k = 2, also the whole plane.
 
-    Grey is the probability of white: to toss a coin for each pixel would only add noise.
+    Grey is the probability of white: tossing a coin for each pixel would only add noise.
     """
     device = model.mean.device
     samples = model.decode(torch.randn(8, 8, k).to(device))
@@ -385,9 +385,9 @@ def draw_samples(model, k, title, out):
 
 @torch.no_grad()
 def draw_traversal(model, mu, kl, title, out):
-    """One code mu (k,), of which each row changes one dimension, from low to high.
+    """One code mu (k,); each row changes one of its dimensions, from low to high.
 
-    Shown are the eight dimensions with the largest KL, given as kl (k,). They tell most of an
+    Rows are the eight dimensions with the largest KL, given as kl (k,). They say most about an
     image: where KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
@@ -446,16 +446,16 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # a CPU is slow with numbers below 1e-38
+    torch.set_flush_denormal(True)  # numbers below 1e-38 slow down a CPU
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic asks for them or MNIST cannot be had. They get a
-    # folder of their own.
+    # load_digits draws digits if --synthetic is given or MNIST is unavailable. Their output
+    # goes to its own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_test_x
-    if args.binarize:  # with a seed of its own: the same test images for every run
+    if args.binarize:  # with its own seed: the same test images in every run
         coins = torch.Generator().manual_seed(0)
         test_x = torch.bernoulli(grey_test_x.cpu(), generator=coins).to(device)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
@@ -464,8 +464,8 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # ae.py saves its images under the same name if it has the same data, layers, epochs and --out.
-    # It was trained on grey digits, and is not compared with a VAE of binarised ones.
+    # ae.py saves its images under this name if its data, layers, epochs and --out are the same.
+    # It was trained on grey digits, so it is not compared with a VAE of binarised ones.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
@@ -476,7 +476,7 @@ def main(argv=None):
     seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
-    # Only of binarised digits is -ELBO a bound of -log p(x) itself: see the top.
+    # -ELBO bounds -log p(x) itself only for binarised digits: see the top.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
