@@ -287,8 +287,8 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # vae.py draws these images beside its own if its data, layers, epochs and --out are the same:
-    # then it looks for the same file name, such as "ae figures MNIST 60000-768-512-32-30.pt".
+    # For vae.py, to draw and measure beside its own. Without --binarize, and with the same data,
+    # layers, epochs and --out, it looks for this name: "ae figures MNIST 60000-768-512-32-30.pt".
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

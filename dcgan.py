@@ -8,14 +8,18 @@ image x is real. They play the game
                                                          [Goodfellow et al. 2014, arXiv 1406.2661]
 
 with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. D minimises the negative of
-this, Loss_D. But G does not minimise log(1 - D(G(z))): while D is winning, D(G(z)) is near 0,
-where that function is flat, and G would learn almost nothing. So G minimises
-Loss_G = -log D(G(z)), which falls as D(G(z)) rises, too, and is steep there. If G were perfect,
-D could do no better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
+this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. While D is
+winning, the logits of G's images are very negative. There log(1 - D), as a function of the logit,
+has the slope -D, almost 0: G would learn almost nothing. So G minimises Loss_G = -log D(G(z)),
+which also falls as D(G(z)) rises, with the slope -(1 - D), almost -1. If G were perfect, D could
+do no better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
 
 The networks are those of pytorch/examples, smaller than the paper's, but with black padding.
-Batches of 16 instead of 128, Adam without momentum, and a moving average of G's weights are
-meant for small data sets, and explained where they are used.
+Batches of 16 instead of 128 give a small data set more steps. Adam without momentum and a moving
+average of G's weights suit players who react to each other; see where they are used.
+
+The log has means over an epoch (a mean of -log D is more than -log of the mean D), and D(G(z))
+before and after D's step.
 
     python dcgan.py
 
@@ -81,8 +85,8 @@ def make_discriminator(width=64):
     """
     return nn.Sequential(
         # Pad with black, -1, so that D sees contrast. Padded with 0, which is mid-grey, a batch
-        # of half the contrast would give half the output (no bias, and LeakyReLU scales with
-        # its input), and the first BatchNorm would undo that.
+        # of half the contrast would give half the output (no bias, and LeakyReLU scales with its
+        # input), and the first BatchNorm would undo that. A black frame does not fade with it.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -121,8 +125,8 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
         real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], the range of tanh
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
-        # Step of D: minimise -log D(x) - log(1 - D(G(z))). D is the sigmoid of the logit, and
-        # 1 - sigmoid(t) = sigmoid(-t).
+        # Step of D: minimise -log D(x) - log(1 - D(G(z))). D(x) is the sigmoid of the logit that
+        # the network returns, and 1 - sigmoid(t) = sigmoid(-t).
         fake = G(z)
         logit_real = D(real)
         logit_fake = D(fake.detach())  # no gradient for G
@@ -303,8 +307,8 @@ def precision_coverage(fake, real, neighbours=5):
     share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the
     share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. The target is the
     score of other real images: a precision above it means that fakes avoid what is unusual.
-    Coverage of other real images is about 1 - 1 / 2^5: a ball stays empty if the five nearest
-    images all come from the set of its centre.
+    Coverage of other real images is about 1 - 1 / 2^5: a ball stays empty if, of both sets
+    together, the five images nearest to its centre are all of the centre's set.
     """
     distances = torch.cdist(real, real)  # (N, N); the nearest is itself
     radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
@@ -334,13 +338,18 @@ def nearest(images, x):
 
 @torch.no_grad()
 def mean_D(D, x, args):
-    """The mean of D(x) over images x (N, 3, 64, 64) uint8, in batches of the training's size."""
+    """The mean of D(x) over images x (N, 3, 64, 64) uint8.
+
+    D stays in training mode, in which BatchNorm takes each batch's own statistics; so the
+    batches are as large as in training, too.
+    """
     batches = (x / 127.5 - 1).split(args.batch_size)
     return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
 
 
 # A rule of thumb without a known source, for the means of an epoch: inside these ranges neither
-# player has won. It says little about the samples, and a perfect G would be outside.
+# player has won. It says little about the samples: with Loss_D above, D is often fooled, as G is
+# good or as D is weak, and a perfect G would be outside.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -427,7 +436,7 @@ def parse_args(argv=None):
     add("--width", type=int, default=64, help="channels at 32 x 32; 32 for a quick try")
 
     add = p.add_argument_group("training").add_argument
-    add("--epochs", type=int, default=30, help="passes over the training images")
+    add("--epochs", type=int, default=30, help="passes over the images; several in one, if few")
     add("--batch-size", type=int, default=16, help="real images in a step; few, for many steps")
     add("--lr", type=float, default=2e-4, help="learning rate of D and of G")
     add("--average", type=float, default=0.995, help="decay of the moving average of G, per step")
@@ -459,8 +468,8 @@ def main(argv=None):
     # A tenth, at most 1,024, is held out: the same for every seed.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
-    # In an epoch a small folder is gone through several times. --limit comes after that, so
-    # that it makes a quick try.
+    # An epoch has at least 2,000 images: a small folder is gone through several times. --limit
+    # comes after that, so that it makes a quick try.
     passes = math.ceil(2000 / len(x))
     x = x[: args.limit]
     least = max(args.batch_size, 16)

@@ -423,6 +423,7 @@ def test_gan_measures_move_the_right_way():
 
 # ------------------------------------------------------ README
 README = (HERE / "README.md").read_text()
+README_CELLS = re.findall(r"```py\n(.*?)```", README, re.S)
 
 
 def test_readme_images_and_links():
@@ -470,10 +471,20 @@ def test_readme_code():
 
 def test_readme_exercises(no_figures, monkeypatch):
     monkeypatch.setattr(vae, "elbo_terms", vae.elbo_terms)  # a cell replaces it
-    for cell in re.findall(r"```py\n(.*?)```", README, re.S):
+    exercises = [cell for cell in README_CELLS if "import vae" in cell]
+    assert len(exercises) >= 2
+    for cell in exercises:
         exec(cell.replace('"30"', '"1"'), {})
         out = Path(re.search(r"figures/questions/\w+", cell)[0])
         assert list(out.glob("**/vae_metrics.json"))
+
+
+def test_readme_paints_more_samples(no_figures):
+    dcgan.main(TINY_GAN + ["--epochs", "1"])
+    [cell] = [cell for cell in README_CELLS if "import dcgan" in cell]
+    variables = {}
+    exec(cell.replace("/figures/", "/synthetic/").replace("generator()", "generator(4)"), variables)
+    assert variables["images"].shape == (64, 3, 64, 64)
 
 
 @pytest.fixture

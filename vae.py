@@ -1,10 +1,11 @@
 """Variational autoencoder: codes spread like N(0, I), so that draws from it decode to digits.
 
 Assume an image x is made in two steps: draw a code z, a vector of k numbers, from
-p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should raise
-p(x) = integral of p(x|z) p(z) dz, but very few codes would make x, and a mean over
-draws from p(z) misses them. So an encoder says where they lie: a Gaussian
-q(z|x) = N(mu, diag(sigma^2)). Since the log of a mean is at least the mean of the logs,
+p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should make the
+training images probable: raise p(x) = integral of p(x|z) p(z) dz. This is the mean of p(x|z)
+over draws from p(z), but very few of those would make x. So an encoder computes from x where
+they lie: a Gaussian q(z|x) = N(mu, diag(sigma^2)). Multiply and divide by q, write E_q for the
+mean over draws from q(z|x), and use that the log of a mean is at least the mean of the logs:
 
     log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
 
@@ -17,12 +18,15 @@ image (bits, but to base e):
 
 KL(q || p) = E_q[ log q - log p ] measures how far q is from p: 0 if equal, otherwise positive.
 The gap in the bound is KL( q(z|x) || p(z|x) ), where the posterior p(z|x) is the distribution
-of codes that may have made x.
+of codes that may have made x. The two terms pull against each other: reconstruction wants a
+narrow q(z|x) in a place of its own for each image, the KL wants every q(z|x) to be N(0, I).
 
 Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is
-the binary cross-entropy, summed over pixels. But digits are grey. --binarize turns a pixel of
-0.3 white with probability 0.3; without it the loss is the mean loss over all such
-black-and-white digits. No decoder can predict them, so the reconstruction term stays above 0.
+the binary cross-entropy, summed over pixels. But digits are grey: read 0.3 as "white with
+probability 0.3". With --binarize these coins are tossed, and the black-and-white digit is
+encoded and decoded. Without it the grey digit is encoded, and its cross-entropy is the mean
+over all tosses: -ELBO bounds the mean of their -log p. No code of the grey digit can know how
+the coins fall, so its reconstruction term stays above 0.
 
     python vae.py --epochs 30
 
@@ -81,9 +85,10 @@ class VAE(nn.Module):
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
-        """-log p(x|z) in nats, summed over pixels. Images (B, 784) in [0, 1]
+        """-log p(x|z) in nats (Gaussian: up to a constant), summed over pixels.
 
-        Codes z: one per image, (B, k) -> (B,), or S per image, (S, B, k) -> (S, B).
+        Images (B, 784) in [0, 1]. Codes z: one per image, (B, k) -> (B,), or S per image,
+        (S, B, k) -> (S, B).
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
@@ -369,7 +374,7 @@ def draw_interpolations(model, mu, y, ae, title, out):
 def draw_samples(model, k, title, out):
     """Decoded draws from N(0, I); for k = 2, also the whole plane.
 
-    Grey is the probability of white: tossing a coin for each pixel would only add noise.
+    Shown are the means of p(x|z); drawing each pixel from p(x|z) would only add noise.
     """
     device = model.mean.device
     samples = model.decode(torch.randn(8, 8, k).to(device))
@@ -464,8 +469,8 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # ae.py saves its images under this name if its data, layers, epochs and --out are the same.
-    # It was trained on grey digits, so it is not compared with a VAE of binarised ones.
+    # ae.py saves its images under this name if it has the same data, layers, epochs and (last)
+    # folder of --out. It is trained on grey digits: no comparison with a VAE of binarised ones.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
@@ -476,7 +481,7 @@ def main(argv=None):
     seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
-    # -ELBO bounds -log p(x) itself only for binarised digits: see the top.
+    # Of a grey digit -ELBO bounds a mean over its black-and-white versions: see the top.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
