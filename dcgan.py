@@ -23,12 +23,12 @@ before and after D's step.
 
     python dcgan.py
 
-    [ 30/30] Loss_D: 0.847  Loss_G: 3.327  D(x): 0.738  D(G(z)): 0.261/0.141  ...
+    [ 30/30] Loss_D: 0.561  Loss_G: 4.398  D(x): 0.823  D(G(z)): 0.176/0.082  ...
                                    generated        real
-    swd                              177.395      19.837
-    repetition                         0.035       0.005
-    precision                          0.890       0.873
-    coverage                           0.878       0.967
+    swd                              143.009      20.108
+    repetition                         0.037       0.005
+    precision                          0.900       0.892
+    coverage                           0.937       0.971
 """
 
 import argparse
