@@ -235,6 +235,7 @@ def test_download_of_paintings(monkeypatch, capsys):
         monkeypatch.setattr(common, "KAGGLE", f"http://127.0.0.1:{server.server_port}{path}")
         assert common.load_paintings("data/abstract_art")[0] == name
     server.shutdown()
+    server.server_close()
     assert "drawn paintings" in capsys.readouterr().out
     assert [path.name for path in Path("data").iterdir()] == ["abstract_art"]
 
