@@ -15,7 +15,7 @@ which also falls as D(G(z)) rises, with the slope -(1 - D), almost -1. If G were
 do no better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
 
 The networks are those of pytorch/examples, smaller than the paper's, but with black padding.
-Batches of 16 instead of 128 give a small data set more steps. Adam without momentum and a moving
+Batches of 16, not the paper's 128, give a small data set more steps. Adam without momentum and a moving
 average of G's weights suit players who react to each other; see where they are used.
 
 The log has means over an epoch (a mean of -log D is more than -log of the mean D), and D(G(z))
@@ -348,8 +348,8 @@ def mean_D(D, x, args):
 
 
 # A rule of thumb without a known source, for the means of an epoch: inside these ranges neither
-# player has won. It says little about the samples: with Loss_D above, D is often fooled, as G is
-# good or as D is weak, and a perfect G would be outside.
+# player has won. It says little about the samples: above Loss_D's range D is often fooled, because
+# G is good or because D is weak, and a perfect G would be there, too.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
