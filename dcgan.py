@@ -15,8 +15,8 @@ which also falls as D(G(z)) rises, with the slope -(1 - D), almost -1. If G were
 do no better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
 
 The networks are those of pytorch/examples, smaller than the paper's, but with black padding.
-Batches of 16, not the paper's 128, give a small data set more steps. Adam without momentum and a moving
-average of G's weights suit players who react to each other; see where they are used.
+Batches of 16, not the paper's 128, give a small data set more steps. Adam without momentum and
+a moving average of G's weights suit players who react to each other; see where they are used.
 
 The log has means over an epoch (a mean of -log D is more than -log of the mean D), and D(G(z))
 before and after D's step.
