@@ -92,10 +92,9 @@ class VAE(nn.Module):
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
-            # With p = sigmoid(logit) and softplus(t) = log(1 + e^t):
-            # -x log p - (1 - x) log(1 - p) = softplus(logit) - x logit, the same as
-            # F.binary_cross_entropy_with_logits, which does not broadcast x to S codes.
-            return F.softplus(logits).sum(-1) - (x * logits).sum(-1)
+            # -x log p - (1 - x) log(1 - p), with p = sigmoid(logit)
+            x = x.expand_as(logits)  # (S, B, 784) for S codes per image
+            return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
         # Pixels x and decoded means m are scaled to [-1, 1]: -log N(2x - 1; 2m - 1, variance 1/2)
         # = (2m - 2x)^2 + constant. The variance is a choice: doubling it is like doubling --beta.
         return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
