@@ -268,8 +268,8 @@ def main(argv=None):
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic is given or MNIST is unavailable. Their output
-    # goes to its own folder.
+    # load_digits draws digits if --synthetic is given or MNIST is unavailable. What is made of
+    # them goes to its own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "ae_data.png", x[:50].split(10), f"{name}: training images")

@@ -260,8 +260,8 @@ def test_likelihoods_are_those_of_torch():
     assert torch.allclose(model.reconstruction_loss(x, z), expected, rtol=1e-4)
 
     model, x = small_vae(likelihood="gaussian")
-    expected = -Normal(2 * model.decode(z) - 1, 0.5**0.5).log_prob(2 * x - 1).sum(1)
-    constant = torch.tensor(784 / 2 * math.log(math.pi))
+    expected = -Normal(model.decode(z), math.sqrt(1 / 8)).log_prob(x).sum(1)
+    constant = torch.tensor(784 / 2 * math.log(2 * math.pi / 8))
     assert torch.allclose(expected - model.reconstruction_loss(x, z), constant, rtol=1e-4)
 
 
@@ -291,7 +291,7 @@ def test_importance_sampling_finds_the_likelihood():
     x = torch.rand(4, 784)
     model = vae.VAE(x.mean(0), [16], 1)  # one dimension: p(x) is an integral over a line
     model.encoder[-1].bias.data = torch.tensor([1.5, 1.0])  # a q(z|x) far from the posterior
-    z = torch.linspace(-8, 8, 4001).view(-1, 1, 1)
+    z = torch.linspace(-8, 8, 4001).view(-1, 1, 1).expand(-1, 4, 1)
     with torch.no_grad():
         log_joint = Normal(0, 1).log_prob(z)[..., 0] - model.reconstruction_loss(x, z)
     exact = -(log_joint.logsumexp(0) + math.log(16 / 4000)).mean().item()
@@ -333,6 +333,7 @@ def test_gan_networks():
     images = G(torch.randn(2, 100, 1, 1))
     assert images.shape == (2, 3, 64, 64) and images.abs().max() <= 1
     assert D(images).shape == (2,)
+    assert D[-2].weight.norm().item() == pytest.approx(1)  # spectral normalisation
 
 
 def test_discriminator_sees_contrast():

@@ -1,32 +1,33 @@
 """Variational autoencoder: codes spread like N(0, I), so that draws from it decode to digits.
 
-Assume an image x is made in two steps: draw a code z, a vector of k numbers, from
+Assume an image x is made in two steps: draw a code z, a vector of k numbers, from the prior
 p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should make the
 training images probable: raise p(x) = integral of p(x|z) p(z) dz. This is the mean of p(x|z)
-over draws from p(z), but very few of those would make x. So an encoder computes from x where
-they lie: a Gaussian q(z|x) = N(mu, diag(sigma^2)). Multiply and divide by q, write E_q for the
-mean over draws from q(z|x), and use that the log of a mean is at least the mean of the logs:
+over draws from p(z), but for nearly all of them p(x|z) is nearly 0. So an encoder computes from
+x which z are likely: a Gaussian q(z|x) = N(mu, diag(sigma^2)). Multiply and divide by q inside
+the integral, and write E_q for the mean over draws from q(z|x). The log of a mean is at least the
+mean of the logs (Jensen's inequality):
 
     log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
 
-The right side is the evidence lower bound, ELBO. Training minimises its negative, in nats per
-image (bits, but to base e):
+The right side is the evidence lower bound, ELBO [Kingma & Welling 2014, arXiv 1312.6114]. Training
+minimises its negative, in nats per image (bits, but to base e):
 
-    -log p(x)  <=  -ELBO(x)  =  E_q[ -log p(x|z) ]  +  KL( q(z|x) || p(z) )
-                                reconstruction         KL
-                                                        [Kingma & Welling 2014, arXiv 1312.6114]
+    -ELBO(x)  =  E_q[ -log p(x|z) ]  +  E_q[ log q(z|x) - log p(z) ]
+                 reconstruction         KL( q(z|x) || p(z) )
 
 KL(q || p) = E_q[ log q - log p ] measures how far q is from p: 0 if equal, otherwise positive.
-The gap in the bound is KL( q(z|x) || p(z|x) ), where the posterior p(z|x) is the distribution
-of codes that may have made x. The two terms pull against each other: reconstruction wants a
-narrow q(z|x) in a place of its own for each image, the KL wants every q(z|x) to be N(0, I).
+log p(x) - ELBO(x) is KL( q(z|x) || p(z|x) ), where the posterior p(z|x) is the distribution of
+codes that may have made x. The two terms pull against each other: reconstruction wants a narrow
+q(z|x) in a place of its own for each image, the KL wants every q(z|x) to be N(0, I).
 
 Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is
-the binary cross-entropy, summed over pixels. But digits are grey: read 0.3 as "white with
-probability 0.3". With --binarize these coins are tossed, and the black-and-white digit is
-encoded and decoded. Without it the grey digit is encoded, and its cross-entropy is the mean
-over all tosses: -ELBO bounds the mean of their -log p. No code of the grey digit can know how
-the coins fall, so its reconstruction term stays above 0.
+the binary cross-entropy, summed over pixels. But MNIST's digits are grey: read 0.3 as "white
+with probability 0.3". With --binarize each pixel is drawn black or white with that probability,
+and the result is x. Without it x is the grey digit, and its cross-entropy is the mean of
+-log p(b|z) over the black-and-white digits b that may be drawn, so -ELBO bounds the mean of
+-log p(b). As z cannot tell which b was drawn, even a perfect decoder has a reconstruction term
+above 0, the "floor" below.
 
     python vae.py --epochs 30
 
@@ -60,9 +61,9 @@ def mlp(*sizes):
 class VAE(nn.Module):
     """Encoder 784 -> 768 -> 512 -> mu and logvar, decoder latent_dim -> 512 -> 768 -> 784
 
-    Shown for hidden = [768, 512]. mean: the mean training image (784,). likelihood:
-    "bernoulli" or "gaussian". There is no forward: elbo_terms below maps x to the
-    terms of the loss, decode maps z to images.
+    These are the sizes for hidden = [768, 512]. The argument mean is the mean training image
+    (784,), likelihood is "bernoulli" or "gaussian". There is no forward: elbo_terms below maps
+    x to the terms of the loss, decode maps z to images.
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
@@ -76,7 +77,10 @@ class VAE(nn.Module):
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
-        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k), so that sigma > 0"""
+        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)
+
+        The network may return any logvar: sigma = exp(logvar / 2) is positive.
+        """
         mu, logvar = self.encoder(x - self.mean).chunk(2, dim=1)
         return mu, logvar
 
@@ -93,11 +97,11 @@ class VAE(nn.Module):
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
             # -x log p - (1 - x) log(1 - p), with p = sigmoid(logit)
-            x = x.expand_as(logits)  # (S, B, 784) for S codes per image
+            x = x.expand_as(logits)  # the next line does not broadcast
             return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
-        # Pixels x and decoded means m are scaled to [-1, 1]: -log N(2x - 1; 2m - 1, variance 1/2)
-        # = (2m - 2x)^2 + constant. The variance is a choice: doubling it is like doubling --beta.
-        return (2 * torch.sigmoid(logits) - 2 * x).square().sum(-1)
+        # p(x|z) = N(m, I / 8), with m = sigmoid(logits): -log p(x|z) = 4 |x - m|^2 + constant.
+        # The variance is a choice: doubling it is like doubling --beta.
+        return 4 * (x - torch.sigmoid(logits)).square().sum(-1)
 
 
 # -------------------------------------------------------- loss
@@ -115,9 +119,9 @@ def reparameterize(mu, logvar):
 def kl_divergence(mu, logvar):
     """KL(q(z|x) || N(0, I)) in nats, per image and dimension. (B, k), (B, k) -> (B, k)
 
-    Both have independent dimensions, so an image's KL is the sum over them.
+    Both Gaussians have independent dimensions, so an image's KL is the sum over them:
+    KL(N(mu, sigma^2) || N(0, 1)) = -1/2 (1 + log sigma^2 - mu^2 - sigma^2)   [ibid., App. B].
     """
-    # KL(N(mu, s^2) || N(0, 1)) = -1/2 (1 + log s^2 - mu^2 - s^2)   [Kingma & Welling 2014, App. B]
     return -0.5 * (1 + logvar - mu.square() - logvar.exp())
 
 
@@ -132,6 +136,7 @@ def elbo_terms(model, x):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
 
+    With --binarize x is grey, and drawn black or white here; test_x comes drawn already.
     model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
@@ -159,11 +164,11 @@ def train(model, x, test_x, args):
             loss.backward()
             opt.step()
             schedule.step()
-            # (2,), the sums over the batch. .item() would make the CPU wait for a GPU.
+            # The sums over the batch, (2,). To call .item() here would make the CPU wait for a GPU.
             totals += torch.stack((recon, kl)).detach().sum(1)
 
-        # The weights change during the epoch: these are means along the way, the test values
-        # are from the end.
+        # Training values are means over an epoch in which the weights change; test values are
+        # those of the weights at its end.
         recon, kl = (totals / len(x)).tolist()
         took = time.time() - start
         seconds += took
@@ -224,7 +229,7 @@ def baselines(model, x):
     """The reconstruction term, in nats, of a perfect decoder and of the mean image. x (N, 784)"""
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
-        return 0.0, (2 * mean - 2 * x).square().sum(1).mean().item()
+        return 0.0, 4 * (x - mean).square().sum(1).mean().item()
     floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0 if pixels are grey
     cost = F.binary_cross_entropy(mean, x, reduction="sum")
     return floor.item() / len(x), cost.item() / len(x)
@@ -245,7 +250,7 @@ def precision_coverage(fake, real, neighbours=5):
     The ball around each real image reaches its fifth nearest real neighbour.
     Precision: the share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv
     1904.06991]. Coverage: the share of balls with a fake inside [Naeem et al.
-    2020, arXiv 2002.09797]. Pixels are first made black or white: a grey blur is
+    2020, arXiv 2002.09797]. Pixels are first thresholded at 0.5: a grey blur is
     nearer to a digit than other digits are, and would get a precision of 1.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
@@ -262,9 +267,9 @@ def precision_coverage(fake, real, neighbours=5):
 
 @torch.no_grad()
 def measure(model, x, y, test_x, test_y, grey_test_x):
-    """Measure codes and samples. Training x (N, 784) and test_x (M, 784) are grey or binarised.
+    """Measure codes and samples, for training images x (N, 784) and test images test_x (M, 784).
 
-    grey_test_x (M, 784): test_x before binarising; without --binarize, test_x itself.
+    Both are binarised with --binarize. grey_test_x (M, 784) are the test images before that.
     """
     mu, logvar = model.encode(test_x)  # (M, k)
     floor, mean_image = baselines(model, test_x)
@@ -278,7 +283,7 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
         # Dimensions in use, by the threshold of Burda et al. 2016. A dimension that would cost
         # more KL than it saves in reconstruction is given up: its q(z|x) is N(0, 1) for all x.
         "active_units": (mu.var(0) > 0.01).sum().item(),
-        "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),
+        "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),  # per pixel
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
         "precision": precision,
         "coverage": coverage,
@@ -309,7 +314,7 @@ def report(final, args):
     unit = "nats" if args.likelihood == "bernoulli" else "nats up to a constant"
     print(f"Test loss, {unit} per {kind} image: {final['test_loss']:.2f} = reconstruction "
           f"{final['test_recon']:.2f} + {args.beta:g} x KL {final['test_kl']:.2f} "
-          f"(reconstruction alone, perfect: {final['floor']:.2f}, "
+          f"(reconstruction by a perfect decoder: {final['floor']:.2f}, "
           f"by the mean image: {final['mean_image']:.2f})")
     if args.binarize:
         print(f"-log p(x): {final['nll']:.2f} nats per image, with 500 importance samples")
@@ -351,7 +356,7 @@ def draw_reconstructions(model, x, mu, ae, title, out):
     if ae:
         rows, labels = [*rows, ae["x_hat"]], [*labels, "autoencoder"]
     notes = [f"{error:.1f}" for error in (x - x_hat).square().sum(1)]
-    title = f"{title}: decoded mu, the VAE's squared error below"
+    title = f"{title}: decoded mu; below, the VAE's squared error, summed over pixels"
     plot_images(out / "vae_reconstructions.png", rows, title, labels, notes)
 
 
@@ -391,11 +396,11 @@ def draw_samples(model, k, title, out):
 def draw_traversal(model, mu, kl, title, out):
     """One code mu (k,); each row changes one of its dimensions, from low to high.
 
-    Rows are the eight dimensions with the largest KL, given as kl (k,). They say most about an
-    image: where KL is 0, q(z|x) is the same for all images.
+    Rows are the eight dimensions with the largest KL, given as kl (k,), a mean over images. They
+    say most about an image: where KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
-    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
+    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)  # as above
     z = mu.repeat(len(dimensions), len(steps), 1)  # (8, 11, k), for k >= 8
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] = steps
@@ -455,8 +460,8 @@ def main(argv=None):
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic is given or MNIST is unavailable. Their output
-    # goes to its own folder.
+    # load_digits draws digits if --synthetic is given or MNIST is unavailable. What is made of
+    # them goes to its own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_test_x
     if args.binarize:  # with its own seed: the same test images in every run
@@ -468,8 +473,8 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # ae.py saves its images under this name if it has the same data, layers, epochs and (last)
-    # folder of --out. It is trained on grey digits: no comparison with a VAE of binarised ones.
+    # What ae.py saved, if it was run with the same data, sizes, epochs and --out. It trains on grey
+    # digits, so a VAE of binarised ones is not compared with it.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
@@ -480,7 +485,7 @@ def main(argv=None):
     seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
-    # Of a grey digit -ELBO bounds a mean over its black-and-white versions: see the top.
+    # p(x) is a probability of black-and-white digits: there is none of a grey one.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
