@@ -10,13 +10,14 @@ image x is real. They play the game
 with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. D minimises the negative of
 this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. While D is
 winning, the logits of G's images are very negative. There log(1 - D), as a function of the logit,
-has the slope -D, almost 0: G would learn almost nothing. So G minimises Loss_G = -log D(G(z)),
-which also falls as D(G(z)) rises, with the slope -(1 - D), almost -1. If G were perfect, D could
-do no better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
+has the derivative -D, almost 0: G would learn almost nothing. So G minimises the "non-saturating"
+Loss_G = -log D(G(z)), whose derivative is -(1 - D), almost -1. If G were perfect, D could do no
+better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
 
-The networks are those of pytorch/examples, smaller than the paper's, but with black padding.
-Batches of 16, not the paper's 128, give a small data set more steps. Adam without momentum and
-a moving average of G's weights suit players who react to each other; see where they are used.
+The networks are those of pytorch/examples, smaller than the paper's, but D has black padding and
+spectral normalisation. Batches of 16, not the paper's 128, give a small data set more steps. Adam
+without momentum, a slower D and a moving average of G's weights suit players who react to each
+other; see where they are used.
 
 The log has means over an epoch (a mean of -log D is more than -log of the mean D), and D(G(z))
 before and after D's step.
@@ -40,6 +41,7 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import to_pil_image
@@ -52,10 +54,10 @@ from common import load_paintings, plot_curves, plot_images, progress
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
-    A transposed convolution adds a 4 x 4 stamp, its kernel times the input pixel, to its output
-    for each input pixel; the stamps lie one stride apart. 4 is a multiple of the stride, else
-    they would overlap unevenly and paint a checkerboard [Odena et al. 2016], though one can
-    still be learnt. Sizes beside the layers are for width 64.
+    For each input pixel, a transposed convolution adds its 4 x 4 kernel times that pixel to the
+    output; these copies lie one stride apart. 4 is a multiple of the stride, otherwise they would
+    overlap unevenly and paint a checkerboard [Odena et al. 2016], though a checkerboard can still
+    be learnt. Sizes beside the layers are for width 64.
     """
     # Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; 4, 2, 1 double each side
     # (padding crops the output here).
@@ -83,10 +85,10 @@ def make_discriminator(width=64):
     BatchNorm takes its statistics from the batch that D judges, all real or all fake, so D(x)
     also depends on the rest of the batch.
     """
-    return nn.Sequential(
-        # Pad with black, -1, so that D sees contrast. Padded with 0, which is mid-grey, a batch
-        # of half the contrast would give half the output (no bias, and LeakyReLU scales with its
-        # input), and the first BatchNorm would undo that. A black frame does not fade with it.
+    D = nn.Sequential(
+        # Pad with black, -1, so that D sees contrast. Padded with 0, which is mid-grey, images of
+        # half the contrast would halve all outputs up to the first BatchNorm (no layer has a
+        # bias), which would scale them up again. A black frame stays black.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -104,6 +106,14 @@ def make_discriminator(width=64):
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
 
+    # Spectral normalisation divides a layer's weights by their largest singular value, to bound
+    # how fast D's output changes [Miyato et al. 2018, arXiv 1802.05957]. BatchNorm undoes the
+    # division before it, so only the last layer is bounded. In the README's runs it helps.
+    for layer in D:
+        if isinstance(layer, nn.Conv2d):
+            spectral_norm(layer)
+    return D
+
 
 def initialise(layer):
     """Weights from N(0, 0.02^2) [Radford et al. 2016], BatchNorm's scales from N(1, 0.02^2)."""
@@ -114,14 +124,14 @@ def initialise(layer):
 
 
 # ------------------------------------------------------- train
-def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
+def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label):
     """One pass over x (N, 3, 64, 64) uint8. Returns the means of the losses and of D's sigmoids."""
     totals = torch.zeros(5, device=x.device)
     # Drop a short last batch: its BatchNorm statistics would be poor.
     n = len(x) - len(x) % args.batch_size
     batches = torch.randperm(len(x), device=x.device)[:n].split(args.batch_size)
 
-    for idx in progress(batches, label):
+    for idx in progress(batches, progress_label):
         real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], the range of tanh
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
@@ -142,12 +152,12 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
         loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
         opt_G.step()
 
-        # The samples are painted by an exponential moving average of G's weights, over about
-        # 1 / (1 - 0.995) = 200 steps: as D reacts to G and G to D, G moves around that average
-        # [Yazici et al. 2019, arXiv 1806.04498].
+        # The samples are made by an exponential moving average of G's weights, over about
+        # 1 / (1 - 0.995) = 200 steps by default: as D reacts to G and G to D, G moves around
+        # that average [Yazici et al. 2019, arXiv 1806.04498].
         G_ema.update_parameters(G)
 
-        # D(G(z)) is measured before D's step (1) and after it (2).
+        # D_G_z1 is D(G(z)) before D's step, D_G_z2 after it.
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
         totals += torch.stack([loss_D, loss_G, *outputs]).detach()
     names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
@@ -157,14 +167,14 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label):
 def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
     """Train on x (N, 3, 64, 64) uint8, and compare samples with real images after each epoch.
 
-    Returns {name: [one value per epoch]}, images of z_test for each epoch, and the seconds
-    it took.
+    Returns {name: [one value per epoch]}, twelve samples per epoch, and the seconds it took.
     """
-    # Each player's step changes the other's gradient, hence no momentum, which would keep
-    # following outdated gradients (Radford et al. have beta1 = 0.5), and squared gradients
-    # averaged over fewer steps than with the usual beta2 = 0.999   [as Karras et al. 2018].
+    # Each player's step changes the other's gradient, so old gradients mislead: no momentum
+    # (beta1 = 0; Radford et al. have 0.5), and a shorter average of squared gradients (beta2 =
+    # 0.99 in place of 0.999), both as in Karras et al. 2018, arXiv 1710.10196. D has half G's
+    # learning rate, so that it overpowers G later.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
-    opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
+    opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
     state = {"epoch": 0, "seconds": 0.0, "history": {}, "progression": []}
     if args.resume:
@@ -175,13 +185,13 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
-        label = f"Epoch {epoch}/{args.epochs}"
-        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, label)
+        progress_label = f"Epoch {epoch}/{args.epochs}"
+        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label)
         state["seconds"] += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
-        # G_ema averages weights only, so its BatchNorm statistics are measured afresh.
+        # G_ema averages weights only: update_bn runs it on z to measure BatchNorm's statistics.
         update_bn(z_test.split(64), G_ema)
         fake = generate(G_ema, z_test)
         row |= compare(fake, real_images)
@@ -195,11 +205,12 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
               f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.2f}"
               f"  coverage: {row['coverage']:.2f}", flush=True)
         if epoch > args.epochs / 10 and (row["coverage"] < 0.25 or row["repetition"] > 0.5):
-            print("warning: the samples are poor or too similar; more epochs or images may help")
+            print("warning: the samples are poor or too similar (mode collapse); more epochs or "
+                  "images may help")
 
         state |= {"args": vars(args), "epoch": epoch}
         state |= {name: part.state_dict() for name, part in parts.items()}
-        unfinished = checkpoint.with_suffix(".part")  # interrupted, the last epoch's is still whole
+        unfinished = checkpoint.with_suffix(".part")  # if interrupted, the previous one survives
         torch.save(state, unfinished)
         unfinished.replace(checkpoint)
     return state["history"], state["progression"], state["seconds"]
@@ -208,7 +219,7 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
 def load_checkpoint(path, args):
     """What train saved. SystemExit if there is no checkpoint, or if it had other arguments.
 
-    --epochs may be larger: the learning rate is constant, so a run can always be continued.
+    --epochs may be larger: a run can always be continued.
     """
     if not path.exists():
         raise SystemExit(f"error: --resume: there is no {path}")
@@ -243,7 +254,10 @@ def laplacian_pyramid(x):
 
 
 def random_patches(level, n=16):
-    """n patches (3, 7, 7) of each of N images, always at the same random places. (n N, 3, 49)"""
+    """n random 7 x 7 patches of each image, the same in each call.
+
+    (N, 3, side, side) -> (n N, 3, 49)
+    """
     g = torch.Generator().manual_seed(0)
     i, j = torch.randint(level.shape[3] - 6, (2, len(level), n), generator=g)  # (N, n) both
     patches = level.unfold(2, 7, 1).unfold(3, 7, 1)  # a view, (N, 3, side - 6, side - 6, 7, 7)
@@ -253,13 +267,13 @@ def random_patches(level, n=16):
 
 
 def sliced_wasserstein(fake, real, directions=128):
-    """How far apart are the textures of as many images fake as real, (N, 3, 64, 64) each?
+    """Sliced Wasserstein distance (SWD) of the patches of N fakes and N real images (N, 3, 64, 64).
 
-    The Wasserstein distance is how far values must be moved to turn one set into the other. In
-    one dimension the least way is to sort both and to move the smallest to the smallest, and so
-    on. So project 7x7 patches onto a random direction, sort, and take the mean difference;
-    average over directions and three scales   [after Karras et al. 2018, arXiv 1710.10196].
-    Its unit is a thousandth of the standard deviation of the real patches.
+    The Wasserstein distance is how far, on average, values must be moved to turn one set into
+    the other. In one dimension the shortest way is to sort both and to move the smallest to the
+    smallest, and so on. So project 7 x 7 patches onto a random direction, sort, and take the mean
+    absolute difference; average over directions and three scales   [after Karras et al. 2018].
+    Its unit is a thousandth of the standard deviation of the real patches, for each colour.
     """
     g = torch.Generator().manual_seed(0)
     v = torch.randn(3 * 7 * 7, directions, generator=g).to(real.device)
@@ -275,11 +289,11 @@ def sliced_wasserstein(fake, real, directions=128):
 
 
 def repetition(x):
-    """Share of the detail of images (N, 3, 64, 64) that all of them have at the same place.
+    """How much of the detail of images (N, 3, 64, 64) all of them have at the same place.
 
-    The squares of the mean image's detail, divided by the mean squares of detail: 1 if all images
-    are the same, about 1 / N if they have nothing in common. The sliced Wasserstein distance does
-    not see that a mark is always at the same place.
+    The square of the mean image's detail, divided by the mean square of the images' detail: 1 if
+    all images are the same, about 1 / N if they have nothing in common. SWD does not see that a
+    mark is always at the same place.
     """
     fine, middle, _ = laplacian_pyramid(x)
     shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
@@ -294,7 +308,7 @@ def random_features(x):
     Trained ones favour what tells ImageNet's classes apart: for other images Naeem et al. 2020
     advise random ones.
     """
-    with torch.random.fork_rng():  # leaves the other random numbers as they are
+    with torch.random.fork_rng():  # leaves all other random numbers as they are
         torch.manual_seed(0)  # the same network in every run
         network = squeezenet1_1(weights=None).features.to(x.device)
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
@@ -307,8 +321,8 @@ def precision_coverage(fake, real, neighbours=5):
     share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the
     share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. The target is the
     score of other real images: a precision above it means that fakes avoid what is unusual.
-    Coverage of other real images is about 1 - 1 / 2^5: a ball stays empty if, of both sets
-    together, the five images nearest to its centre are all of the centre's set.
+    Coverage of other real images is about 1 - 1 / 2^5: a ball is empty if the five images
+    nearest to its centre, of both sets pooled, are all from its own set.
     """
     distances = torch.cdist(real, real)  # (N, N); the nearest is itself
     radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
@@ -341,15 +355,15 @@ def mean_D(D, x, args):
     """The mean of D(x) over images x (N, 3, 64, 64) uint8.
 
     D stays in training mode, in which BatchNorm takes each batch's own statistics; so the
-    batches are as large as in training, too.
+    batches are as large as in training, too (the last may be smaller).
     """
     batches = (x / 127.5 - 1).split(args.batch_size)
     return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
 
 
-# A rule of thumb without a known source, for the means of an epoch: inside these ranges neither
-# player has won. It says little about the samples: above Loss_D's range D is often fooled, because
-# G is good or because D is weak, and a perfect G would be there, too.
+# A rule of thumb without a known source, for the means of an epoch: below Loss_D's range D is
+# winning. Above it D is often fooled, because G is good or because D is weak: a perfect G gives
+# 1.39. So judge the samples by the measures.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -365,8 +379,8 @@ def healthy_shares(history):
 def measure(history, reference, distance, held_out_distance):
     """The last epoch's values, those of other real images, and whether samples are copies.
 
-    reference is compare(other real images, real images). distance (N,) is that of
-    each sample from the training images, held_out_distance (M,) that of held-out ones.
+    reference is compare(other real images, real images). distance (N,) is that of each sample
+    to its nearest training image, held_out_distance (M,) that of held-out images to theirs.
     """
     final = {name: values[-1] for name, values in history.items()} | healthy_shares(history)
     final |= {f"real_{name}": value for name, value in reference.items()}
@@ -380,7 +394,7 @@ def measure(history, reference, distance, held_out_distance):
 
 # ----------------------------------------------------- figures
 def draw_curves(history, reference, title, out):
-    """The game, with the healthy ranges shaded, and the quality of the samples."""
+    """Losses and D's outputs, with the healthy ranges shaded; and the measures of the samples."""
     panels = {
         "Loss_D": {"Loss_D": history["loss_D"], "if D always said 1/2": 2 * math.log(2)},
         "Loss_G": {"Loss_G": history["loss_G"], "if D always said 1/2": math.log(2)},
@@ -436,9 +450,9 @@ def parse_args(argv=None):
     add("--width", type=int, default=64, help="channels at 32 x 32; 32 for a quick try")
 
     add = p.add_argument_group("training").add_argument
-    add("--epochs", type=int, default=30, help="passes over the images; several in one, if few")
+    add("--epochs", type=int, default=40, help="passes over the images")
     add("--batch-size", type=int, default=16, help="real images in a step; few, for many steps")
-    add("--lr", type=float, default=2e-4, help="learning rate of D and of G")
+    add("--lr", type=float, default=2e-4, help="learning rate of G; D's is half")
     add("--average", type=float, default=0.995, help="decay of the moving average of G, per step")
     add("--seed", type=int, default=0, help="of weights, order and noise")
     devices = ("auto", "cpu", "cuda", "mps")
@@ -468,7 +482,7 @@ def main(argv=None):
     # A tenth, at most 1,024, is held out: the same for every seed.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
-    # An epoch has at least 2,000 images: a small folder is gone through several times. --limit
+    # In an epoch a small folder is gone through several times, for at least 2,000 images. --limit
     # comes after that, so that it makes a quick try.
     passes = math.ceil(2000 / len(x))
     x = x[: args.limit]
@@ -476,8 +490,8 @@ def main(argv=None):
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
     n = min(1024, len(x) // 2)  # how many images a comparison takes
-    # Both are training images: there are more of them, and they are what G should match. The
-    # held-out ones serve to detect copies.
+    # Both sets are training images: of those there are more than held-out ones, and G should match
+    # them. Held-out images serve to detect copies.
     real_images, other_real = x[:n] / 255, x[n : 2 * n] / 255
 
     # Paintings are drawn if --synthetic is given or the download fails. Their output goes to its
