@@ -6,7 +6,7 @@ code back to an image d(z), and both are trained together so that little is lost
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
 The squared error is summed over the 784 pixels, which lie in [0, 1], and averaged over the
-N images. (Hinton & Salakhutdinov 2006, Science, also report it, but minimise cross-entropy.)
+N images. (Hinton & Salakhutdinov 2006, Science, report it too, but minimise cross-entropy.)
 
     python ae.py
 
@@ -78,8 +78,8 @@ def train(model, x, test_x, args):
     model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
-    # to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
+    # OneCycleLR sets Adam's learning rate: it rises to --lr in the first 30% of the steps, then
+    # falls to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
@@ -127,8 +127,8 @@ def evaluate(model, x):
 def pca(x, k):
     """Principal component analysis: mean (784,) of x (N, 784), k principal directions (784, k).
 
-    The linear autoencoder with the least squared error on x: its codes are
-    (x - mean) @ directions, its images mean + codes @ directions.T.
+    No linear autoencoder has a smaller squared error on x. Its codes are
+    (x - mean) @ directions, its reconstructions mean + codes @ directions.T.
     """
     centred = x - x.mean(0)
     covariance = centred.T @ centred / len(x)  # (784, 784)
@@ -141,7 +141,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     """Share of test codes (M, k) whose nearest training codes (N, k) vote for the right label."""
     votes = []
     for z in test_codes.split(500):
-        nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, 5)
+        nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
         votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
@@ -168,9 +168,9 @@ def measure(model, x, y, test_x, test_y, k):
 
 @torch.no_grad()
 def invent(model, x, test_x):
-    """Decode random codes, and codes between those of test images.
+    """Decode random codes of two kinds, and codes between those of test images.
 
-    x (N, 784), test_x (M, 784). Makes M samples of each kind and M midpoints, so that vae.py
+    x (N, 784), test_x (M, 784). Makes M images of each kind and M midpoints, so that vae.py
     can measure them alongside its own.
     """
     z = model.encode(test_x)  # (M, k)
@@ -179,7 +179,8 @@ def invent(model, x, test_x):
     noise = torch.randn_like(z)
 
     # Drawn from a normal distribution with the mean and covariance of the training codes.
-    train_z = model.encode(x).cpu().double()  # (N, k); .cpu(): MPS has no double precision
+    # In double precision, which MPS lacks, for the Cholesky factor that MultivariateNormal needs.
+    train_z = model.encode(x).cpu().double()  # (N, k)
     covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() is a scalar
     covariance += 1e-6 * torch.eye(len(covariance))  # in case a code dimension never varies
     fitted = MultivariateNormal(train_z.mean(0), covariance).sample([len(z)]).float()
@@ -215,6 +216,7 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 
 def draw_invented(invented, test_y, title, out):
     """Decoded random codes, and decoded codes between those of test images."""
+    # Four rows of eight images of each kind
     rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
     labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
     drawn = "decoded draws from N(0, I), and from a Gaussian fitted to the codes"
@@ -231,16 +233,16 @@ def parse_args(argv=None):
     add = p.add_argument_group("data").add_argument
     add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
     add("--synthetic", action="store_true", help="digits drawn by common.py, no download")
-    add("--limit", type=int, default=60_000, help="training images at most")
+    add("--limit", type=int, default=60_000, help="use at most this many training images")
     add("--validate", action="store_true", help="test on a held-out sixth of the training set")
 
     add = p.add_argument_group("model").add_argument
-    add("--latent-dim", type=int, default=32, metavar="K", help="numbers in a code")
-    add("--hidden", type=int, nargs="+", default=[768, 512], help="hidden layers")
+    add("--latent-dim", type=int, default=32, metavar="K", help="dimension of the code")
+    add("--hidden", type=int, nargs="+", default=[768, 512], help="widths of the hidden layers")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=30, help="passes over the training images")
-    add("--batch-size", type=int, default=256, help="images in a step")
+    add("--batch-size", type=int, default=256, help="images per step")
     add("--lr", type=float, default=3e-3, help="highest learning rate")
     add("--seed", type=int, default=0, help="of weights, order and noise")
     devices = ("auto", "cpu", "cuda", "mps")
@@ -264,7 +266,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # numbers below 1e-38 slow down a CPU
+    torch.set_flush_denormal(True)  # numbers between -1e-38 and 1e-38, which slow down a CPU
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
@@ -287,8 +289,8 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # For vae.py, to draw and measure beside its own. Without --binarize, and with the same data,
-    # layers, epochs and --out, it looks for this name: "ae figures MNIST 60000-768-512-32-30.pt".
+    # These images and codes (not the weights) are for vae.py, to compare with its own. It finds the
+    # file by its name, here "ae figures MNIST 60000-768-512-32-30.pt": folder, data, sizes, epochs.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
     handoff.parent.mkdir(exist_ok=True)

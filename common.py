@@ -1,4 +1,4 @@
-"""Data loading and plotting for ae.py, vae.py and dcgan.py."""
+"""Data loading, plotting and a progress line for ae.py, vae.py and dcgan.py."""
 
 import socket
 import sys
@@ -54,10 +54,10 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
 
 
 def load_paintings(folder, synthetic=False):
-    """Images below `folder`; drawn ones if `synthetic`. Returns name, x (N, 3, 64, 64) uint8.
+    """Images in `folder` and its subfolders, cropped to squares; drawn ones if `synthetic`.
 
-    A missing folder named abstract_art is downloaded; if that fails, images are
-    drawn. SystemExit if there are no images.
+    Returns name, x (N, 3, 64, 64) uint8. A missing folder named abstract_art is downloaded; if
+    that fails, images are drawn. SystemExit if there are no images.
     """
     folder = Path(folder)
     if not synthetic and not folder.exists() and folder.name == "abstract_art":
@@ -95,11 +95,11 @@ def explain_stand_in(name, folder, error):
     """Say why the real data cannot be had, and how to get it."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, since the real data failed to load or to download: {reason}.")
-    print(f"For the real data delete {folder}, if it is there, and run again with a network.")
+    print(f"For the real data run again with a network; first delete {folder}, if it is damaged.")
 
 
 def draw_digits(n, seed):
-    """A stand-in: matplotlib's digits, moved, turned, slanted and stretched.
+    """A stand-in: digits of matplotlib's fonts, moved, turned, slanted and stretched.
 
     Returns images (n, 28, 28) uint8 and labels (n,).
     """
@@ -116,7 +116,7 @@ def draw_digits(n, seed):
 
     labels = torch.randint(10, (n,), generator=g)
     images = glyphs[torch.randint(len(fonts), (n,), generator=g), labels]
-    spread = torch.tensor([0.12, 0.12, 0.06])  # of the 2x2 matrix, and of the shift
+    spread = torch.tensor([0.12, 0.12, 0.06])  # of the 2 x 3 matrix: its last column is the shift
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0].byte(), labels
@@ -128,7 +128,7 @@ def draw_paintings(n, seed):
     x = torch.rand(n, 3, 1, 1, generator=g)
     for cells in (2, 3, 4, 6, 8, 12):
         mask = F.interpolate(torch.randn(n, 1, cells, cells, generator=g), 64, mode="bicubic")
-        mask = torch.sigmoid(20 * (mask - cells / 8))  # the finer, the rarer
+        mask = torch.sigmoid(20 * (mask - cells / 8))  # fine masks cover less
         x = torch.lerp(x, torch.rand(n, 3, 1, 1, generator=g), mask)
     return (255 * x).byte()
 
@@ -138,7 +138,7 @@ def progress(batches, label):
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
     start = time.time()
     for i, batch in enumerate(batches, 1):
-        yield batch
+        yield batch  # here the caller's loop body runs
         if visible and (i % 10 == 0 or i == len(batches)):
             left = (time.time() - start) * (len(batches) / i - 1)
             text = f"{label}: {i / len(batches):.0%}, {left:.0f} s left"
@@ -158,7 +158,7 @@ def save_figure(fig, path):
 
 
 def plot_images(path, rows, title, labels=(), notes=()):
-    """Rows of images, each (n, 784) or (n, C, H, W) in [0, 1]; labels beside, notes below."""
+    """Rows of images, each (n, 784) or (n, C, H, W) in [0, 1]. Labels stand beside, notes below."""
     n, images = len(rows[0]), torch.cat(list(rows)).cpu()
     if images.dim() == 2:
         images = images.view(-1, 1, 28, 28)
@@ -177,7 +177,7 @@ def plot_images(path, rows, title, labels=(), notes=()):
 
 
 def plot_curves(path, panels, title, bands={}):
-    """A panel for each entry of {y label: {name: one value per epoch, or a number}}.
+    """panels = {y label: {curve's name: a list of one value per epoch, or a number}}
 
     Numbers become dashed lines. bands = {y label: (low, high)} are shaded.
     """
@@ -204,9 +204,9 @@ def plot_curves(path, panels, title, bands={}):
 def scatter_digits(path, maps, labels):
     """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each on its own scale.
 
-    The z plane itself for k = 2, otherwise two principal components. Dashed circles: 1,
-    2 and 3 standard deviations of N(0, I), a VAE's prior. Each digit is printed at the
-    median of its codes.
+    z itself for k <= 2, otherwise its first two principal components. Dashed circles: 1, 2
+    and 3 standard deviations of N(0, I), a VAE's prior (an autoencoder has none). Each digit
+    is printed at the median of its points.
     """
     fig = Figure(figsize=(5 * len(maps), 4.4), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]

@@ -447,7 +447,7 @@ def parse_args(argv=None):
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
-    add("--width", type=int, default=64, help="channels at 32 x 32; 32 for a quick try")
+    add("--width", type=int, default=64, help="channels of the largest layers; try 32 for speed")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=40, help="passes over the images")

@@ -140,8 +140,8 @@ def train(model, x, test_x, args):
     model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # OneCycleLR: the learning rate rises to --lr in the first 30% of the steps, then falls
-    # to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
+    # OneCycleLR sets Adam's learning rate: it rises to --lr in the first 30% of the steps, then
+    # falls to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = defaultdict(list)
@@ -239,7 +239,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     """Share of test codes (M, k) whose nearest codes (N, k) vote for the right label."""
     votes = []
     for z in test_codes.split(500):
-        nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, 5)
+        nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
         votes.append(labels[nearest].cpu().mode(1).values)
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
@@ -356,7 +356,7 @@ def draw_reconstructions(model, x, mu, ae, title, out):
     if ae:
         rows, labels = [*rows, ae["x_hat"]], [*labels, "autoencoder"]
     notes = [f"{error:.1f}" for error in (x - x_hat).square().sum(1)]
-    title = f"{title}: decoded mu; below, the VAE's squared error, summed over pixels"
+    title = f"{title}: decoded mu, the VAE's squared error below"
     plot_images(out / "vae_reconstructions.png", rows, title, labels, notes)
 
 
@@ -416,20 +416,20 @@ def parse_args(argv=None):
     add = p.add_argument_group("data").add_argument
     add("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
     add("--synthetic", action="store_true", help="digits drawn by common.py, no download")
-    add("--limit", type=int, default=60_000, help="training images at most")
+    add("--limit", type=int, default=60_000, help="use at most this many training images")
     add("--validate", action="store_true", help="test on a held-out sixth of the training set")
     add("--binarize", action="store_true", help="make grey pixels black or white, at random")
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=32, metavar="K", help="dimensions of z")
-    add("--hidden", type=int, nargs="+", default=[768, 512], help="hidden layers")
+    add("--hidden", type=int, nargs="+", default=[768, 512], help="widths of the hidden layers")
     forms = ("bernoulli", "gaussian")
     add("--likelihood", default="bernoulli", choices=forms, help="p(x|z)")
     add("--beta", type=float, default=1.0, help="weight of the KL")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=30, help="passes over the training images")
-    add("--batch-size", type=int, default=256, help="images in a step")
+    add("--batch-size", type=int, default=256, help="images per step")
     add("--lr", type=float, default=3e-3, help="highest learning rate")
     add("--seed", type=int, default=0, help="of weights, order and noise")
     devices = ("auto", "cpu", "cuda", "mps")
@@ -455,7 +455,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # numbers below 1e-38 slow down a CPU
+    torch.set_flush_denormal(True)  # numbers between -1e-38 and 1e-38, which slow down a CPU
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
