@@ -126,7 +126,7 @@ def test_resume_equals_unbroken(no_figures):
 def test_as_notebook_cell(script, no_figures, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     text = Path(script.__file__).read_text()
-    text = text.replace("default=30,", "default=1,").replace("default=64, help", "default=4, help")
+    text = re.sub(r'("--(epochs|width)", type=int, default=)\d+', r"\g<1>4", text)
     monkeypatch.setattr(common, "draw_paintings", lambda n, seed: draw_paintings(n, seed)[:160])
     cell = {"__name__": "__main__"}
     exec(compile(text, "<cell>", "exec"), cell)  # with the default flags
