@@ -24,12 +24,12 @@ before and after D's step.
 
     python dcgan.py
 
-    [ 30/30] Loss_D: 0.561  Loss_G: 4.398  D(x): 0.823  D(G(z)): 0.176/0.082  ...
+    [ 40/40] Loss_D: 0.627  Loss_G: 2.786  D(x): 0.761  D(G(z)): 0.236/0.119  ...
                                    generated        real
-    swd                              143.009      20.108
-    repetition                         0.037       0.005
-    precision                          0.900       0.892
-    coverage                           0.937       0.971
+    swd                               81.459      20.108
+    repetition                         0.017       0.005
+    precision                          0.915       0.892
+    coverage                           0.962       0.971
 """
 
 import argparse
