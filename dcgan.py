@@ -108,7 +108,7 @@ def make_discriminator(width=64):
 
     # Spectral normalisation divides a layer's weights by their largest singular value, to bound
     # how fast D's output changes [Miyato et al. 2018, arXiv 1802.05957]. BatchNorm undoes the
-    # division before it, so only the last layer is bounded. In the README's runs it helps.
+    # division before it, so only the last layer is bounded.
     for layer in D:
         if isinstance(layer, nn.Conv2d):
             spectral_norm(layer)
