@@ -266,7 +266,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # numbers between -1e-38 and 1e-38, which slow down a CPU
+    torch.set_flush_denormal(True)  # values of less than 1e-38 become 0: they slow down a CPU
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]

@@ -400,7 +400,7 @@ def draw_traversal(model, mu, kl, title, out):
     say most about an image: where KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
-    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)  # as above
+    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
     z = mu.repeat(len(dimensions), len(steps), 1)  # (8, 11, k), for k >= 8
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] = steps
@@ -455,7 +455,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # numbers between -1e-38 and 1e-38, which slow down a CPU
+    torch.set_flush_denormal(True)  # values of less than 1e-38 become 0: they slow down a CPU
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
