@@ -6,7 +6,7 @@ code back to an image d(z), and both are trained together so that little is lost
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
 The squared error is summed over the 784 pixels, which lie in [0, 1], and averaged over the
-N images. (Hinton & Salakhutdinov 2006, Science, report it too, but minimise cross-entropy.)
+N images   [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
 
     python ae.py
 
@@ -38,15 +38,11 @@ def mlp(*sizes):
 
 
 class Autoencoder(nn.Module):
-    """784 -> 768 -> 512 -> latent_dim -> 512 -> 768 -> 784, for hidden = [768, 512]
-
-    mean: the mean training image (784,) in [0, 1]. There is no forward: train below
-    calls encode and decode one after the other.
-    """
+    """784 -> 768 -> 512 -> latent_dim -> 512 -> 768 -> 784, for hidden = [768, 512]"""
 
     def __init__(self, mean, hidden, latent_dim):
         super().__init__()
-        self.register_buffer("mean", mean)  # moved by .to(device), not trained
+        self.register_buffer("mean", mean)  # the mean training image (784,), not trained
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
@@ -64,19 +60,13 @@ class Autoencoder(nn.Module):
 
 # -------------------------------------------------------- loss
 def squared_error(x, x_hat):
-    """The squared error of each image, summed over its pixels.
-
-    x (B, 784), x_hat (B, 784) or (784,) -> (B,)
-    """
+    """Summed over the pixels of each image. x (B, 784), x_hat (B, 784) or (784,) -> (B,)"""
     return (x - x_hat).square().sum(1)
 
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
-
-    model.train() and model.eval() are not needed: no layer depends on the mode.
-    """
+    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # OneCycleLR sets Adam's learning rate: it rises to --lr in the first 30% of the steps, then
     # falls to almost 0; momentum (Adam's beta1) does the opposite   [Smith & Topin 2017].
@@ -102,12 +92,10 @@ def train(model, x, test_x, args):
             schedule.step()
             total += len(batch) * loss.detach()  # .item() would make the CPU wait for a GPU
 
-        # The weights change during the epoch: train_sse is the mean along the way, test_sse the
-        # value at the end.
-        train_sse = float(total) / len(x)
+        train_sse = float(total) / len(x)  # the mean over an epoch in which the weights change
         took = time.time() - start
         seconds += took
-        test_sse = evaluate(model, test_x)
+        test_sse = evaluate(model, test_x)  # at its end
         history["train_sse"].append(train_sse)
         history["test_sse"].append(test_sse)
         print(f"Epoch {epoch:2d}/{args.epochs} - Loss: {train_sse:7.3f} "
@@ -130,9 +118,9 @@ def pca(x, k):
     No linear autoencoder has a smaller squared error on x. Its codes are
     (x - mean) @ directions, its reconstructions mean + codes @ directions.T.
     """
-    centred = x - x.mean(0)
-    covariance = centred.T @ centred / len(x)  # (784, 784)
-    # The directions are the eigenvectors with the largest eigenvalues, which eigh puts last.
+    covariance = x.T.cov(correction=0)  # (784, 784)
+    # The directions are the eigenvectors with the largest eigenvalues, which eigh puts last. On
+    # the CPU, as MPS lacks it.
     directions = torch.linalg.eigh(covariance.cpu()).eigenvectors[:, -k:]
     return x.mean(0), directions.to(x.device)
 
@@ -170,25 +158,23 @@ def measure(model, x, y, test_x, test_y, k):
 def invent(model, x, test_x):
     """Decode random codes of two kinds, and codes between those of test images.
 
-    x (N, 784), test_x (M, 784). Makes M images of each kind and M midpoints, so that vae.py
-    can measure them alongside its own.
+    x (N, 784), test_x (M, 784). As many of each kind as test images, for vae.py to measure.
     """
     z = model.encode(test_x)  # (M, k)
-    # Drawn from a standard normal distribution, with mean 0 and covariance I. Expect poor
-    # images: nothing in the loss puts codes there.
+    # Draws from N(0, I). Expect poor images: nothing in the loss puts codes there.
     noise = torch.randn_like(z)
 
-    # Drawn from a normal distribution with the mean and covariance of the training codes.
-    # In double precision, which MPS lacks, for the Cholesky factor that MultivariateNormal needs.
+    # Draws from a Gaussian with the mean and covariance of the training codes. In double
+    # precision, which MPS lacks, or its Cholesky factor may not exist.
     train_z = model.encode(x).cpu().double()  # (N, k)
     covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() is a scalar
-    covariance += 1e-6 * torch.eye(len(covariance))  # in case a code dimension never varies
+    covariance += 1e-6 * torch.eye(len(covariance))  # in case it is singular
     fitted = MultivariateNormal(train_z.mean(0), covariance).sample([len(z)]).float()
 
     # On the lines from code 0 to code 1, from 2 to 3, ...
+    a, b = z[0:10:2, None], z[1:10:2, None]  # (5, 1, k)
     t = torch.linspace(0, 1, 10, device=z.device)[:, None]  # (10, 1)
-    pairs = zip(z[0:10:2], z[1:10:2])
-    lines = torch.stack([a + t * (b - a) for a, b in pairs])  # (5, 10, k)
+    lines = a + t * (b - a)  # (5, 10, k)
     return {
         "codes": z,  # (M, k)
         "x_hat": model.decode(z[:10]),  # (10, 784)
@@ -216,7 +202,6 @@ def draw_reconstructions(model, test_x, test_y, title, out):
 
 def draw_invented(invented, test_y, title, out):
     """Decoded random codes, and decoded codes between those of test images."""
-    # Four rows of eight images of each kind
     rows = torch.cat([invented["samples"][:32], invented["fitted_samples"][:32]]).split(8)
     labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
     drawn = "decoded draws from N(0, I), and from a Gaussian fitted to the codes"
@@ -270,8 +255,7 @@ def main(argv=None):
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic is given or MNIST is unavailable. What is made of
-    # them goes to its own folder.
+    # load_digits also draws digits if MNIST is unavailable: their figures go to their own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {device}")
     plot_images(out / "ae_data.png", x[:50].split(10), f"{name}: training images")
@@ -289,14 +273,12 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # These images and codes (not the weights) are for vae.py, to compare with its own. It finds the
-    # file by its name, here "ae figures MNIST 60000-768-512-32-30.pt": folder, data, sizes, epochs.
+    # These images and codes are for vae.py, to compare with its own. It finds the file by its name,
+    # here "checkpoints/figures/ae MNIST 60000-768-512-32-30.pt": --out, data, sizes, epochs.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
-    handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
-    handoff.parent.mkdir(exist_ok=True)
-    for key in ("test_mse", "knn_accuracy"):
-        invented[key] = final[key]
-    torch.save(invented, handoff)
+    for_vae = Path("checkpoints", out, f"ae {name} {'-'.join(map(str, sizes))}.pt")
+    for_vae.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(invented | final, for_vae)
 
     metrics = {
         "script": "ae.py", "args": vars(args), "dataset": name,

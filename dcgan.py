@@ -8,19 +8,11 @@ image x is real. They play the game
                                                          [Goodfellow et al. 2014, arXiv 1406.2661]
 
 with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. D minimises the negative of
-this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. While D is
-winning, the logits of G's images are very negative. There log(1 - D), as a function of the logit,
-has the derivative -D, almost 0: G would learn almost nothing. So G minimises the "non-saturating"
-Loss_G = -log D(G(z)), whose derivative is -(1 - D), almost -1. If G were perfect, D could do no
-better than answer 1/2: Loss_D would be -log 1/2 - log 1/2 = 1.39, Loss_G 0.69.
-
-The networks are those of pytorch/examples, smaller than the paper's, but D has black padding and
-spectral normalisation. Batches of 16, not the paper's 128, give a small data set more steps. Adam
-without momentum, a slower D and a moving average of G's weights suit players who react to each
-other; see where they are used.
-
-The log has means over an epoch (a mean of -log D is more than -log of the mean D), and D(G(z))
-before and after D's step.
+this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. The
+derivative of log(1 - D) by the logit is -D: almost 0 on G's images while D is winning, so that G
+would learn almost nothing. G minimises the "non-saturating" Loss_G = -log D(G(z)) instead, whose
+derivative is -(1 - D), then almost -1. Against a perfect G, D could only answer 1/2: Loss_D would
+be 2 log 2 = 1.39, Loss_G 0.69.
 
     python dcgan.py
 
@@ -55,12 +47,11 @@ def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
     For each input pixel, a transposed convolution adds its 4 x 4 kernel times that pixel to the
-    output; these copies lie one stride apart. 4 is a multiple of the stride, otherwise they would
-    overlap unevenly and paint a checkerboard [Odena et al. 2016], though a checkerboard can still
-    be learnt. Sizes beside the layers are for width 64.
+    output; these copies lie one stride apart. 4 is a multiple of the stride: otherwise they would
+    overlap unevenly and paint a checkerboard [Odena et al. 2016].
     """
-    # Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; 4, 2, 1 double each side
-    # (padding crops the output here).
+    # The networks of pytorch/examples; sizes are for width 64. Kernel, stride and padding 4, 1, 0
+    # turn one pixel into 4 x 4; 4, 2, 1 double each side (padding crops the output here).
     return nn.Sequential(
         nn.ConvTranspose2d(latent_dim, 8 * width, 4, 1, 0, bias=False),
         nn.BatchNorm2d(8 * width), nn.ReLU(inplace=True),  # 512 x 4 x 4
@@ -80,15 +71,10 @@ def make_generator(width=64, latent_dim=100):
 
 
 def make_discriminator(width=64):
-    """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)
-
-    BatchNorm takes its statistics from the batch that D judges, all real or all fake, so D(x)
-    also depends on the rest of the batch.
-    """
+    """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
     D = nn.Sequential(
-        # Pad with black, -1, so that D sees contrast. Padded with 0, which is mid-grey, images of
-        # half the contrast would halve all outputs up to the first BatchNorm (no layer has a
-        # bias), which would scale them up again. A black frame stays black.
+        # Pad with black, -1. With 0, mid-grey, D could not see contrast: halving it would halve
+        # all outputs up to the first BatchNorm (no layer has a bias), which undoes any scale.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -107,8 +93,8 @@ def make_discriminator(width=64):
     ).apply(initialise)
 
     # Spectral normalisation divides a layer's weights by their largest singular value, to bound
-    # how fast D's output changes [Miyato et al. 2018, arXiv 1802.05957]. BatchNorm undoes the
-    # division before it, so only the last layer is bounded.
+    # how fast D's output changes [Miyato et al. 2018, arXiv 1802.05957]. It matters in the last
+    # layer only: BatchNorm undoes it in the others.
     for layer in D:
         if isinstance(layer, nn.Conv2d):
             spectral_norm(layer)
@@ -135,8 +121,7 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label):
         real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], the range of tanh
         z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
-        # Step of D: minimise -log D(x) - log(1 - D(G(z))). D(x) is the sigmoid of the logit that
-        # the network returns, and 1 - sigmoid(t) = sigmoid(-t).
+        # Step of D: minimise -log D(x) - log(1 - D(G(z))), where 1 - sigmoid(t) = sigmoid(-t).
         fake = G(z)
         logit_real = D(real)
         logit_fake = D(fake.detach())  # no gradient for G
@@ -152,31 +137,31 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label):
         loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
         opt_G.step()
 
-        # The samples are made by an exponential moving average of G's weights, over about
-        # 1 / (1 - 0.995) = 200 steps by default: as D reacts to G and G to D, G moves around
-        # that average [Yazici et al. 2019, arXiv 1806.04498].
+        # As D reacts to G and G to D, G moves around an average [Yazici et al. 2019, arXiv
+        # 1806.04498]. That makes the samples: here over about 1 / (1 - 0.995) = 200 steps.
         G_ema.update_parameters(G)
 
-        # D_G_z1 is D(G(z)) before D's step, D_G_z2 after it.
+        # D(G(z)) before D's step (z1) and after it (z2)
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
         totals += torch.stack([loss_D, loss_G, *outputs]).detach()
     names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
     return dict(zip(names, (totals / len(batches)).tolist()))
 
 
-def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
+def train(G, D, G_ema, x, real_images, z_test, args, title, out):
     """Train on x (N, 3, 64, 64) uint8, and compare samples with real images after each epoch.
 
     Returns {name: [one value per epoch]}, twelve samples per epoch, and the seconds it took.
     """
-    # Each player's step changes the other's gradient, so old gradients mislead: no momentum
-    # (beta1 = 0; Radford et al. have 0.5), and a shorter average of squared gradients (beta2 =
-    # 0.99 in place of 0.999), both as in Karras et al. 2018, arXiv 1710.10196. D has half G's
+    # Each player's step changes the other's gradient, so old gradients mislead: no momentum and a
+    # shorter average of their squares [Karras et al. 2018, arXiv 1710.10196]. D has half G's
     # learning rate, so that it overpowers G later.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
     state = {"epoch": 0, "seconds": 0.0, "history": {}, "progression": []}
+    checkpoint = Path("checkpoints", out, "dcgan.pt")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if args.resume:
         state = load_checkpoint(checkpoint, args)
         for name, part in parts.items():
@@ -185,8 +170,7 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
-        progress_label = f"Epoch {epoch}/{args.epochs}"
-        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label)
+        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, f"Epoch {epoch}/{args.epochs}")
         state["seconds"] += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
@@ -204,9 +188,6 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out, checkpoint):
               f"  D(x): {row['D_x']:.3f}  D(G(z)): {row['D_G_z1']:.3f}/{row['D_G_z2']:.3f}"
               f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.2f}"
               f"  coverage: {row['coverage']:.2f}", flush=True)
-        if epoch > args.epochs / 10 and (row["coverage"] < 0.25 or row["repetition"] > 0.5):
-            print("warning: the samples are poor or too similar (mode collapse); more epochs or "
-                  "images may help")
 
         state |= {"args": vars(args), "epoch": epoch}
         state |= {name: part.state_dict() for name, part in parts.items()}
@@ -242,10 +223,10 @@ def generate(G_ema, z):
 
 
 def laplacian_pyramid(x):
-    """Split images (N, 3, 64, 64) into fine detail, coarser detail, and a rest of 16 x 16.
+    """Split images (N, 3, 64, 64) into detail, an image minus a blurred copy, and a rest.
 
-    Detail is an image minus a blurred copy. Three tensors (N, 3, side, side), of sides 64, 32
-    and 16   [after Burt & Adelson 1983].
+    Returns fine detail, coarser detail and the rest, (N, 3, side, side) with sides of 64, 32
+    and 16 [after Burt & Adelson 1983].
     """
     half, quarter = F.avg_pool2d(x, 2), F.avg_pool2d(x, 4)
     fine = x - F.interpolate(half, size=64, mode="bilinear")
@@ -254,26 +235,22 @@ def laplacian_pyramid(x):
 
 
 def random_patches(level, n=16):
-    """n random 7 x 7 patches of each image, the same in each call.
-
-    (N, 3, side, side) -> (n N, 3, 49)
-    """
+    """n random 7 x 7 patches of each image, at the same places in each call: (n N, 3, 49)"""
     g = torch.Generator().manual_seed(0)
     i, j = torch.randint(level.shape[3] - 6, (2, len(level), n), generator=g)  # (N, n) both
     patches = level.unfold(2, 7, 1).unfold(3, 7, 1)  # a view, (N, 3, side - 6, side - 6, 7, 7)
-    patches = patches.permute(0, 2, 3, 1, 4, 5)  # (N, side - 6, side - 6, 3, 7, 7)
     image = torch.arange(len(level))[:, None]  # (N, 1)
-    return patches[image, i, j].flatten(0, 1).flatten(2)
+    return patches[image, :, i, j].flatten(0, 1).flatten(2)  # from (N, n, 3, 7, 7)
 
 
 def sliced_wasserstein(fake, real, directions=128):
     """Sliced Wasserstein distance (SWD) of the patches of N fakes and N real images (N, 3, 64, 64).
 
     The Wasserstein distance is how far, on average, values must be moved to turn one set into
-    the other. In one dimension the shortest way is to sort both and to move the smallest to the
-    smallest, and so on. So project 7 x 7 patches onto a random direction, sort, and take the mean
-    absolute difference; average over directions and three scales   [after Karras et al. 2018].
-    Its unit is a thousandth of the standard deviation of the real patches, for each colour.
+    the other. Numbers are moved least if the smallest goes to the smallest, and so on: so project
+    patches onto a random direction, sort, and take the mean absolute difference. Average over
+    directions and three scales [after Karras et al. 2018]. The unit is a thousandth of the real
+    patches' standard deviation, for each colour.
     """
     g = torch.Generator().manual_seed(0)
     v = torch.randn(3 * 7 * 7, directions, generator=g).to(real.device)
@@ -292,8 +269,7 @@ def repetition(x):
     """How much of the detail of images (N, 3, 64, 64) all of them have at the same place.
 
     The square of the mean image's detail, divided by the mean square of the images' detail: 1 if
-    all images are the same, about 1 / N if they have nothing in common. SWD does not see that a
-    mark is always at the same place.
+    all images are the same, about 1 / N if they have nothing in common.
     """
     fine, middle, _ = laplacian_pyramid(x)
     shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
@@ -321,8 +297,6 @@ def precision_coverage(fake, real, neighbours=5):
     share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the
     share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. The target is the
     score of other real images: a precision above it means that fakes avoid what is unusual.
-    Coverage of other real images is about 1 - 1 / 2^5: a ball is empty if the five images
-    nearest to its centre, of both sets pooled, are all from its own set.
     """
     distances = torch.cdist(real, real)  # (N, N); the nearest is itself
     radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
@@ -342,54 +316,20 @@ def compare(fake, real):
     }
 
 
-def nearest(images, x):
-    """The nearest of x (M, 3, 64, 64) to each of images (N, 3, 64, 64), in random features.
-
-    Returns distances (N,) and indices (N,).
-    """
-    return torch.cdist(random_features(images), random_features(x)).min(1)
-
-
 @torch.no_grad()
 def mean_D(D, x, args):
-    """The mean of D(x) over images x (N, 3, 64, 64) uint8.
+    """The mean of D(x) over x (N, 3, 64, 64) uint8, in batches as in training.
 
-    D stays in training mode, in which BatchNorm takes each batch's own statistics; so the
-    batches are as large as in training, too (the last may be smaller).
+    D's BatchNorm takes its statistics from the batch, so D(x) also depends on the rest of it.
     """
     batches = (x / 127.5 - 1).split(args.batch_size)
     return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
 
 
 # A rule of thumb without a known source, for the means of an epoch: below Loss_D's range D is
-# winning. Above it D is often fooled, because G is good or because D is weak: a perfect G gives
-# 1.39. So judge the samples by the measures.
+# winning, above it D is often fooled, because G is good or because D is weak. So judge the
+# samples by the measures.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
-
-
-def healthy_shares(history):
-    """The share of epochs in which each mean is in its healthy range, and in which all are."""
-    healthy = {}
-    for name, (low, high) in HEALTHY.items():
-        healthy[name] = [low <= value <= high for value in history[name]]
-    healthy["fraction"] = [all(values) for values in zip(*healthy.values())]
-    return {f"healthy_{name}": sum(values) / len(values) for name, values in healthy.items()}
-
-
-def measure(history, reference, distance, held_out_distance):
-    """The last epoch's values, those of other real images, and whether samples are copies.
-
-    reference is compare(other real images, real images). distance (N,) is that of each sample
-    to its nearest training image, held_out_distance (M,) that of held-out images to theirs.
-    """
-    final = {name: values[-1] for name, values in history.items()} | healthy_shares(history)
-    final |= {f"real_{name}": value for name, value in reference.items()}
-    # Copies would be nearer to training images than held-out images are: a ratio far below 1.
-    # A mean would hide a few of them; the 5% quantile falls if one in twenty is a copy. Smooth
-    # images are near as well, so look at dcgan_nearest.png.
-    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
-    final["nearest_ratio"] = ratio.item()
-    return final
 
 
 # ----------------------------------------------------- figures
@@ -447,7 +387,7 @@ def parse_args(argv=None):
 
     add = p.add_argument_group("model").add_argument
     add("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
-    add("--width", type=int, default=64, help="channels of the largest layers; try 32 for speed")
+    add("--width", type=int, default=64, help="channels of the 32 x 32 layers; try 32 for speed")
 
     add = p.add_argument_group("training").add_argument
     add("--epochs", type=int, default=40, help="passes over the images")
@@ -489,16 +429,14 @@ def main(argv=None):
     least = max(args.batch_size, 16)
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
-    n = min(1024, len(x) // 2)  # how many images a comparison takes
-    # Both sets are training images: of those there are more than held-out ones, and G should match
-    # them. Held-out images serve to detect copies.
+
+    # Samples are compared with training images, which G should match, and those with other ones.
+    # Held-out images serve to detect copies.
+    n = min(1024, len(x) // 2)
     real_images, other_real = x[:n] / 255, x[n : 2 * n] / 255
 
-    # Paintings are drawn if --synthetic is given or the download fails. Their output goes to its
-    # own folder.
+    # load_paintings also draws paintings if the download fails: those go to their own folder.
     out = Path(args.out, "synthetic") if name == "drawn paintings" else Path(args.out)
-    checkpoint = Path("checkpoints", out.name, "dcgan.pt")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     plot_images(out / "dcgan_data.png", real_images[:64].split(8), f"{name}: real images")
 
     # channels_last is faster on CPUs and NVIDIA's GPUs.
@@ -515,16 +453,27 @@ def main(argv=None):
     swd_untrained = sliced_wasserstein(generate(G_ema, z_test[:n]), real_images)
     title = f"DCGAN, {name}"
     history, progression, seconds = train(
-        G, D, G_ema, x.repeat(passes, 1, 1, 1), real_images, z_test, args, title, out, checkpoint
+        G, D, G_ema, x.repeat(passes, 1, 1, 1), real_images, z_test, args, title, out
     )
 
     fake, paintings = generate(G_ema, z_test), x / 255
-    distance, index = nearest(fake[:n], paintings)
-    held_out_distance, _ = nearest(held_out[:n] / 255, paintings)
     reference = compare(other_real, real_images)
-    final = measure(history, reference, distance, held_out_distance)
-    final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
+    features = random_features(paintings)
+    distance, nearest = torch.cdist(random_features(fake[:n]), features).min(1)
+    held_out_distance = torch.cdist(random_features(held_out[:n] / 255), features).amin(1)
+
+    final = {key: values[-1] for key, values in history.items()}
+    final |= {f"real_{key}": value for key, value in reference.items()}
     final |= {"swd_untrained": swd_untrained, "swd_real": reference["swd"]}
+    final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
+    # The share of epochs in which all the means are in their ranges.
+    healthy = [[low <= y <= high for y in history[key]] for key, (low, high) in HEALTHY.items()]
+    final["healthy_fraction"] = sum(map(all, zip(*healthy))) / len(healthy[0])
+    # Copies would be nearer to training images than held-out images are: a ratio far below 1.
+    # A mean would hide a few of them; the 5% quantile falls if one in twenty is a copy. Smooth
+    # images are near as well, so look at dcgan_nearest.png.
+    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
+    final["nearest_ratio"] = ratio.item()
     # D_trained would be far above D_held_out if D had memorised its training images.
     final["D_trained"] = mean_D(D, x[: len(held_out)], args)
     final["D_held_out"] = mean_D(D, held_out, args)
@@ -533,7 +482,7 @@ def main(argv=None):
     draw_curves(history, reference, title, out)
     draw_progression(progression, out)
     draw_walk(G_ema, z_test, title, out)
-    draw_nearest(fake, paintings[index], distance, title, out)
+    draw_nearest(fake, paintings[nearest], distance, title, out)
 
     metrics = {
         "script": "dcgan.py", "args": vars(args), "dataset": name,

@@ -1,12 +1,10 @@
 """Variational autoencoder: codes spread like N(0, I), so that draws from it decode to digits.
 
 Assume an image x is made in two steps: draw a code z, a vector of k numbers, from the prior
-p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should make the
-training images probable: raise p(x) = integral of p(x|z) p(z) dz. This is the mean of p(x|z)
-over draws from p(z), but for nearly all of them p(x|z) is nearly 0. So an encoder computes from
-x which z are likely: a Gaussian q(z|x) = N(mu, diag(sigma^2)). Multiply and divide by q inside
-the integral, and write E_q for the mean over draws from q(z|x). The log of a mean is at least the
-mean of the logs (Jensen's inequality):
+p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should raise p(x),
+the mean of p(x|z) over draws from p(z). But for nearly all of them p(x|z) is nearly 0, so an
+encoder computes from x which z are likely: q(z|x) = N(mu, diag(sigma^2)). With E_q, the mean over
+draws from q(z|x), and because the log of a mean is at least the mean of the logs (Jensen),
 
     log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
 
@@ -16,18 +14,15 @@ minimises its negative, in nats per image (bits, but to base e):
     -ELBO(x)  =  E_q[ -log p(x|z) ]  +  E_q[ log q(z|x) - log p(z) ]
                  reconstruction         KL( q(z|x) || p(z) )
 
-KL(q || p) = E_q[ log q - log p ] measures how far q is from p: 0 if equal, otherwise positive.
-log p(x) - ELBO(x) is KL( q(z|x) || p(z|x) ), where the posterior p(z|x) is the distribution of
-codes that may have made x. The two terms pull against each other: reconstruction wants a narrow
-q(z|x) in a place of its own for each image, the KL wants every q(z|x) to be N(0, I).
+The two pull against each other: reconstruction wants a narrow q(z|x) in a place of its own for
+each image; the KL, at least 0, wants every q(z|x) to be the prior, and is 0 only then.
 
-Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is
-the binary cross-entropy, summed over pixels. But MNIST's digits are grey: read 0.3 as "white
-with probability 0.3". With --binarize each pixel is drawn black or white with that probability,
-and the result is x. Without it x is the grey digit, and its cross-entropy is the mean of
--log p(b|z) over the black-and-white digits b that may be drawn, so -ELBO bounds the mean of
--log p(b). As z cannot tell which b was drawn, even a perfect decoder has a reconstruction term
-above 0, the "floor" below.
+Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is the
+binary cross-entropy, summed over pixels. But MNIST's digits are grey: read 0.3 as "white with
+probability 0.3". With --binarize each pixel is drawn so, and the result is x. Without it, the
+cross-entropy of a grey digit is the mean of -log p(b|z) over the black-and-white digits b that may
+be drawn from it. As z cannot tell which was drawn, even a perfect decoder has a reconstruction
+term above 0, the "floor" below.
 
     python vae.py --epochs 30
 
@@ -460,8 +455,7 @@ def main(argv=None):
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
     x, y = x[: args.limit], y[: args.limit]
-    # load_digits draws digits if --synthetic is given or MNIST is unavailable. What is made of
-    # them goes to its own folder.
+    # load_digits also draws digits if MNIST is unavailable: their figures go to their own folder.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     test_x = grey_test_x
     if args.binarize:  # with its own seed: the same test images in every run
@@ -476,10 +470,10 @@ def main(argv=None):
     # What ae.py saved, if it was run with the same data, sizes, epochs and --out. It trains on grey
     # digits, so a VAE of binarised ones is not compared with it.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
-    handoff = Path("checkpoints", f"ae {out.name} {name} {'-'.join(map(str, sizes))}.pt")
+    from_ae = Path("checkpoints", out, f"ae {name} {'-'.join(map(str, sizes))}.pt")
     ae = None
-    if handoff.exists() and not args.binarize:
-        ae = torch.load(handoff, map_location=device, weights_only=True)
+    if from_ae.exists() and not args.binarize:
+        ae = torch.load(from_ae, map_location=device, weights_only=True)
 
     final = {key: values[-1] for key, values in history.items()}
     seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
