@@ -1,7 +1,7 @@
 """Autoencoder: squeeze a digit through 32 numbers and get it back.
 
-An encoder e maps an image x to a code z = e(x) of k = 32 numbers, a decoder d maps the
-code back to an image d(z), and both are trained together so that little is lost:
+An encoder e maps an image x (MNIST, 28 x 28 pixels) to a code z = e(x) of k = 32 numbers, a
+decoder d maps the code back to an image d(z), and both are trained so that little is lost:
 
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
@@ -92,10 +92,11 @@ def train(model, x, test_x, args):
             schedule.step()
             total += len(batch) * loss.detach()  # .item() would make the CPU wait for a GPU
 
-        train_sse = float(total) / len(x)  # the mean over an epoch in which the weights change
+        # The mean over an epoch in which the weights change; test_sse is of the weights at its end.
+        train_sse = float(total) / len(x)
         took = time.time() - start
         seconds += took
-        test_sse = evaluate(model, test_x)  # at its end
+        test_sse = evaluate(model, test_x)
         history["train_sse"].append(train_sse)
         history["test_sse"].append(test_sse)
         print(f"Epoch {epoch:2d}/{args.epochs} - Loss: {train_sse:7.3f} "
@@ -115,12 +116,12 @@ def evaluate(model, x):
 def pca(x, k):
     """Principal component analysis: mean (784,) of x (N, 784), k principal directions (784, k).
 
-    No linear autoencoder has a smaller squared error on x. Its codes are
+    No linear autoencoder with k numbers has a smaller squared error on x. PCA's codes are
     (x - mean) @ directions, its reconstructions mean + codes @ directions.T.
     """
     covariance = x.T.cov(correction=0)  # (784, 784)
     # The directions are the eigenvectors with the largest eigenvalues, which eigh puts last. On
-    # the CPU, as MPS lacks it.
+    # the CPU, as MPS (Apple's GPU) lacks it.
     directions = torch.linalg.eigh(covariance.cpu()).eigenvectors[:, -k:]
     return x.mean(0), directions.to(x.device)
 
@@ -128,7 +129,7 @@ def pca(x, k):
 def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     """Share of test codes (M, k) whose nearest training codes (N, k) vote for the right label."""
     votes = []
-    for z in test_codes.split(500):
+    for z in test_codes.split(500):  # all M N distances at once would take 2.4 GB
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
         votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
@@ -140,7 +141,8 @@ def measure(model, x, y, test_x, test_y, k):
     mean, directions = pca(x, k)
     pca_codes, pca_test_codes = (x - mean) @ directions, (test_x - mean) @ directions
     pca_x_hat = mean + pca_test_codes @ directions.T
-    train_sse, test_sse = evaluate(model, x), evaluate(model, test_x)  # at the end of training
+    # At the end of training, unlike the history's train_sse.
+    train_sse, test_sse = evaluate(model, x), evaluate(model, test_x)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_sse": train_sse,
@@ -158,14 +160,14 @@ def measure(model, x, y, test_x, test_y, k):
 def invent(model, x, test_x):
     """Decode random codes of two kinds, and codes between those of test images.
 
-    x (N, 784), test_x (M, 784). As many of each kind as test images, for vae.py to measure.
+    x (N, 784), test_x (M, 784). M samples of each kind and M midpoints, for vae.py to measure.
     """
     z = model.encode(test_x)  # (M, k)
     # Draws from N(0, I). Expect poor images: nothing in the loss puts codes there.
     noise = torch.randn_like(z)
 
-    # Draws from a Gaussian with the mean and covariance of the training codes. In double
-    # precision, which MPS lacks, or its Cholesky factor may not exist.
+    # Draws from a Gaussian with the mean and covariance of the training codes. It needs the
+    # covariance's Cholesky factor, hence double precision, which MPS lacks.
     train_z = model.encode(x).cpu().double()  # (N, k)
     covariance = torch.atleast_2d(train_z.T.cov())  # (k, k); for k = 1 cov() is a scalar
     covariance += 1e-6 * torch.eye(len(covariance))  # in case it is singular
@@ -251,7 +253,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # values of less than 1e-38 become 0: they slow down a CPU
+    torch.set_flush_denormal(True)  # numbers nearer to 0 than 1e-38, slow on a CPU, become 0
 
     name, x, y, test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     x, y = x[: args.limit], y[: args.limit]
@@ -274,7 +276,7 @@ def main(argv=None):
     draw_invented(invented, test_y, title, out)
 
     # These images and codes are for vae.py, to compare with its own. It finds the file by its name,
-    # here "checkpoints/figures/ae MNIST 60000-768-512-32-30.pt": --out, data, sizes, epochs.
+    # by default "checkpoints/figures/ae MNIST 60000-768-512-32-30.pt": --out, data, sizes, epochs.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     for_vae = Path("checkpoints", out, f"ae {name} {'-'.join(map(str, sizes))}.pt")
     for_vae.parent.mkdir(parents=True, exist_ok=True)

@@ -205,8 +205,8 @@ def scatter_digits(path, maps, labels):
     """Maps {title: codes (N, k)} side by side, coloured by digit (N,), each on its own scale.
 
     z itself for k <= 2, otherwise its first two principal components. Dashed circles: 1, 2
-    and 3 standard deviations of N(0, I), a VAE's prior (an autoencoder has none). Each digit
-    is printed at the median of its points.
+    and 3 standard deviations of N(0, I), a VAE's prior; an autoencoder has none, and the circles
+    show how far its codes are from such draws. Each digit is printed at the median of its points.
     """
     fig = Figure(figsize=(5 * len(maps), 4.4), layout="constrained")
     axes = fig.subplots(1, len(maps), squeeze=False)[0]

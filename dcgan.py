@@ -11,8 +11,8 @@ with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. D minimises
 this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. The
 derivative of log(1 - D) by the logit is -D: almost 0 on G's images while D is winning, so that G
 would learn almost nothing. G minimises the "non-saturating" Loss_G = -log D(G(z)) instead, whose
-derivative is -(1 - D), then almost -1. Against a perfect G, D could only answer 1/2: Loss_D would
-be 2 log 2 = 1.39, Loss_G 0.69.
+derivative is -(1 - D), then almost -1. If G were perfect, nothing would tell its images from real
+ones, and D's best answer would be 1/2 for all: Loss_D would be 2 log 2 = 1.39, Loss_G 0.69.
 
     python dcgan.py
 
@@ -22,6 +22,8 @@ be 2 log 2 = 1.39, Loss_G 0.69.
     repetition                         0.017       0.005
     precision                          0.915       0.892
     coverage                           0.962       0.971
+
+The column "real" scores other real images: the target. D(G(z)) is given before and after D's step.
 """
 
 import argparse
@@ -50,7 +52,7 @@ def make_generator(width=64, latent_dim=100):
     output; these copies lie one stride apart. 4 is a multiple of the stride: otherwise they would
     overlap unevenly and paint a checkerboard [Odena et al. 2016].
     """
-    # The networks of pytorch/examples; sizes are for width 64. Kernel, stride and padding 4, 1, 0
+    # The generator of pytorch/examples; sizes are for width 64. Kernel, stride and padding 4, 1, 0
     # turn one pixel into 4 x 4; 4, 2, 1 double each side (padding crops the output here).
     return nn.Sequential(
         nn.ConvTranspose2d(latent_dim, 8 * width, 4, 1, 0, bias=False),
@@ -73,8 +75,9 @@ def make_generator(width=64, latent_dim=100):
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
     D = nn.Sequential(
-        # Pad with black, -1. With 0, mid-grey, D could not see contrast: halving it would halve
-        # all outputs up to the first BatchNorm (no layer has a bias), which undoes any scale.
+        # Pad with black, -1. With 0, mid-grey, D could not see the contrast of a batch: halving it
+        # would halve all outputs up to the first BatchNorm (no convolution has a bias), which
+        # undoes any scale.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -92,9 +95,9 @@ def make_discriminator(width=64):
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
 
-    # Spectral normalisation divides a layer's weights by their largest singular value, to bound
-    # how fast D's output changes [Miyato et al. 2018, arXiv 1802.05957]. It matters in the last
-    # layer only: BatchNorm undoes it in the others.
+    # Spectral normalisation divides a layer's weights, as a matrix with a row per output channel,
+    # by their largest singular value, to bound how fast the layer's output changes [Miyato et al.
+    # 2018, arXiv 1802.05957]. BatchNorm undoes any scale before it, so only the last layer is.
     for layer in D:
         if isinstance(layer, nn.Conv2d):
             spectral_norm(layer)
@@ -137,11 +140,12 @@ def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label):
         loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
         opt_G.step()
 
-        # As D reacts to G and G to D, G moves around an average [Yazici et al. 2019, arXiv
-        # 1806.04498]. That makes the samples: here over about 1 / (1 - 0.995) = 200 steps.
+        # As D reacts to G and G to D, G's weights move around an average [Yazici et al. 2019, arXiv
+        # 1806.04498]. G_ema, their exponential moving average over about 1 / (1 - 0.995) = 200
+        # steps, makes the samples.
         G_ema.update_parameters(G)
 
-        # D(G(z)) before D's step (z1) and after it (z2)
+        # D(G(z)) of the same z before D's step (z1) and after it (z2)
         outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
         totals += torch.stack([loss_D, loss_G, *outputs]).detach()
     names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
@@ -155,7 +159,7 @@ def train(G, D, G_ema, x, real_images, z_test, args, title, out):
     """
     # Each player's step changes the other's gradient, so old gradients mislead: no momentum and a
     # shorter average of their squares [Karras et al. 2018, arXiv 1710.10196]. D has half G's
-    # learning rate, so that it overpowers G later.
+    # learning rate, to delay the moment when it overpowers G.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
@@ -223,10 +227,10 @@ def generate(G_ema, z):
 
 
 def laplacian_pyramid(x):
-    """Split images (N, 3, 64, 64) into detail, an image minus a blurred copy, and a rest.
+    """Split images (N, 3, 64, 64) into fine detail, coarser detail and a rest.
 
-    Returns fine detail, coarser detail and the rest, (N, 3, side, side) with sides of 64, 32
-    and 16 [after Burt & Adelson 1983].
+    Detail is an image minus a blurred copy. Returns (N, 3, side, side), with sides of 64, 32
+    and 16   [after Burt & Adelson 1983].
     """
     half, quarter = F.avg_pool2d(x, 2), F.avg_pool2d(x, 4)
     fine = x - F.interpolate(half, size=64, mode="bilinear")
@@ -268,8 +272,8 @@ def sliced_wasserstein(fake, real, directions=128):
 def repetition(x):
     """How much of the detail of images (N, 3, 64, 64) all of them have at the same place.
 
-    The square of the mean image's detail, divided by the mean square of the images' detail: 1 if
-    all images are the same, about 1 / N if they have nothing in common.
+    The mean square of the mean image's detail, divided by that of the images' detail: 1 if all
+    images are the same (mode collapse), about 1 / N if they have nothing in common.
     """
     fine, middle, _ = laplacian_pyramid(x)
     shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
@@ -327,8 +331,8 @@ def mean_D(D, x, args):
 
 
 # A rule of thumb without a known source, for the means of an epoch: below Loss_D's range D is
-# winning, above it D is often fooled, because G is good or because D is weak. So judge the
-# samples by the measures.
+# winning, above it D is often fooled, because D is weak or because G is good: a perfect G is
+# outside, too. So judge the samples by the measures.
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
@@ -422,16 +426,16 @@ def main(argv=None):
     # A tenth, at most 1,024, is held out: the same for every seed.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
-    # In an epoch a small folder is gone through several times, for at least 2,000 images. --limit
-    # comes after that, so that it makes a quick try.
+    # An epoch repeats a small folder until it has at least 2,000 images. --limit cuts only after
+    # the repeats are counted, so a small limit makes epochs short.
     passes = math.ceil(2000 / len(x))
     x = x[: args.limit]
     least = max(args.batch_size, 16)
     if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
 
-    # Samples are compared with training images, which G should match, and those with other ones.
-    # Held-out images serve to detect copies.
+    # Samples are compared with n training images, which G should match, and so are n other
+    # training images, for the column "real". Held-out images serve to detect copies.
     n = min(1024, len(x) // 2)
     real_images, other_real = x[:n] / 255, x[n : 2 * n] / 255
 

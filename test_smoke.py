@@ -483,7 +483,7 @@ def committed_figures():
     """README is about the committed metrics, not those of a run of one's own."""
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "figures"], cwd=HERE)
     if changed.returncode:
-        pytest.skip("figures/ is not as committed")
+        pytest.skip("figures/ is not as committed, or this is not a git checkout")
 
 
 @functools.cache

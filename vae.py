@@ -3,26 +3,29 @@
 Assume an image x is made in two steps: draw a code z, a vector of k numbers, from the prior
 p(z) = N(0, I); then draw x from p(x|z), which the decoder computes. Training should raise p(x),
 the mean of p(x|z) over draws from p(z). But for nearly all of them p(x|z) is nearly 0, so an
-encoder computes from x which z are likely: q(z|x) = N(mu, diag(sigma^2)). With E_q, the mean over
-draws from q(z|x), and because the log of a mean is at least the mean of the logs (Jensen),
+encoder computes from x which z are likely to have made it: q(z|x) = N(mu, diag(sigma^2)). Write
+E_q for the mean over draws from q(z|x). To draw z from q instead of p(z) is made up for by the
+weight p(z) / q(z|x), and the log of a mean is at least the mean of the logs (Jensen):
 
     log p(x)  =  log E_q[ p(x|z) p(z) / q(z|x) ]  >=  E_q[ log( p(x|z) p(z) / q(z|x) ) ]
 
 The right side is the evidence lower bound, ELBO [Kingma & Welling 2014, arXiv 1312.6114]. Training
-minimises its negative, in nats per image (bits, but to base e):
+(with --beta 1) minimises its negative, in nats per image (bits, but to base e):
 
     -ELBO(x)  =  E_q[ -log p(x|z) ]  +  E_q[ log q(z|x) - log p(z) ]
                  reconstruction         KL( q(z|x) || p(z) )
 
-The two pull against each other: reconstruction wants a narrow q(z|x) in a place of its own for
-each image; the KL, at least 0, wants every q(z|x) to be the prior, and is 0 only then.
+The Kullback-Leibler divergence KL is how far q(z|x) is from the prior, 0 if they are equal. The two
+terms pull against each other: reconstruction wants a narrow q(z|x) in a place of its own for each
+image, the KL wants all of them to be N(0, I). In between, they are small patches that together
+roughly cover N(0, I), so a draw from it falls where the decoder was trained.
 
 Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is the
 binary cross-entropy, summed over pixels. But MNIST's digits are grey: read 0.3 as "white with
 probability 0.3". With --binarize each pixel is drawn so, and the result is x. Without it, the
-cross-entropy of a grey digit is the mean of -log p(b|z) over the black-and-white digits b that may
-be drawn from it. As z cannot tell which was drawn, even a perfect decoder has a reconstruction
-term above 0, the "floor" below.
+cross-entropy of a grey digit is the mean of -log p(b|z) over black-and-white digits b drawn from
+it, and the loss bounds the mean of -log p(b). As z cannot tell which b was drawn, even a perfect
+decoder has a reconstruction term above 0, the floor.
 
     python vae.py --epochs 30
 
@@ -56,14 +59,13 @@ def mlp(*sizes):
 class VAE(nn.Module):
     """Encoder 784 -> 768 -> 512 -> mu and logvar, decoder latent_dim -> 512 -> 768 -> 784
 
-    These are the sizes for hidden = [768, 512]. The argument mean is the mean training image
-    (784,), likelihood is "bernoulli" or "gaussian". There is no forward: elbo_terms below maps
-    x to the terms of the loss, decode maps z to images.
+    These are the sizes for hidden = [768, 512]. There is no forward: elbo_terms below maps x to
+    the terms of the loss, decode maps z to images.
     """
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
         super().__init__()
-        self.register_buffer("mean", mean)  # moved by .to(device), not trained
+        self.register_buffer("mean", mean)  # the mean training image (784,), not trained
         self.likelihood = likelihood
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
@@ -72,26 +74,22 @@ class VAE(nn.Module):
         self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
 
     def encode(self, x):
-        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)
-
-        The network may return any logvar: sigma = exp(logvar / 2) is positive.
-        """
-        mu, logvar = self.encoder(x - self.mean).chunk(2, dim=1)
-        return mu, logvar
+        """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
+        return self.encoder(x - self.mean).chunk(2, dim=1)
 
     def decode(self, z):
         """Codes (..., k) -> images (..., 784) in [0, 1], the means of p(x|z)"""
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
-        """-log p(x|z) in nats (Gaussian: up to a constant), summed over pixels.
+        """-log p(x|z) in nats, summed over pixels.
 
-        Images (B, 784) in [0, 1]. Codes z: one per image, (B, k) -> (B,), or S per image,
-        (S, B, k) -> (S, B).
+        Images x (B, 784) in [0, 1]. z (B, k), a code per image -> (B,), or (S, B, k), S codes
+        per image -> (S, B).
         """
         logits = self.decoder(z)
         if self.likelihood == "bernoulli":
-            # -x log p - (1 - x) log(1 - p), with p = sigmoid(logit)
+            # -x log m - (1 - x) log(1 - m), with m = sigmoid(logits)
             x = x.expand_as(logits)  # the next line does not broadcast
             return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
         # p(x|z) = N(m, I / 8), with m = sigmoid(logits): -log p(x|z) = 4 |x - m|^2 + constant.
@@ -104,7 +102,7 @@ def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
 
     All randomness is in eps, so gradients reach mu and sigma; through a draw by
-    torch.normal(mu, sigma) they would all be 0.
+    torch.normal(mu, sigma) they would be 0.
     """
     eps = torch.randn_like(mu)
     sigma = torch.exp(0.5 * logvar)
@@ -114,8 +112,8 @@ def reparameterize(mu, logvar):
 def kl_divergence(mu, logvar):
     """KL(q(z|x) || N(0, I)) in nats, per image and dimension. (B, k), (B, k) -> (B, k)
 
-    Both Gaussians have independent dimensions, so an image's KL is the sum over them:
-    KL(N(mu, sigma^2) || N(0, 1)) = -1/2 (1 + log sigma^2 - mu^2 - sigma^2)   [ibid., App. B].
+    Dimensions are independent, so an image's KL is the sum over them. KL(N(mu, sigma^2) || N(0, 1))
+    = -1/2 (1 + log sigma^2 - mu^2 - sigma^2)   [Kingma & Welling 2014, App. B].
     """
     return -0.5 * (1 + logvar - mu.square() - logvar.exp())
 
@@ -132,7 +130,6 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds it took.
 
     With --binarize x is grey, and drawn black or white here; test_x comes drawn already.
-    model.train() and model.eval() are not needed: no layer depends on the mode.
     """
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # OneCycleLR sets Adam's learning rate: it rises to --lr in the first 30% of the steps, then
@@ -152,18 +149,18 @@ def train(model, x, test_x, args):
             if args.binarize:
                 batch = torch.bernoulli(batch)  # white with probability x, redrawn each epoch
             recon, kl = elbo_terms(model, batch)  # (B,), (B,)
-            # -ELBO for beta = 1. A larger beta pulls codes towards N(0, I) but blurs images.
+            # -ELBO for beta = 1. A larger beta pulls each q(z|x) towards N(0, I) but blurs images.
             loss = (recon + args.beta * kl).mean()
 
             opt.zero_grad()
             loss.backward()
             opt.step()
             schedule.step()
-            # The sums over the batch, (2,). To call .item() here would make the CPU wait for a GPU.
+            # .item() here would make the CPU wait for a GPU.
             totals += torch.stack((recon, kl)).detach().sum(1)
 
-        # Training values are means over an epoch in which the weights change; test values are
-        # those of the weights at its end.
+        # Training values are means over an epoch in which the weights change, test values are
+        # of its end.
         recon, kl = (totals / len(x)).tolist()
         took = time.time() - start
         seconds += took
@@ -209,8 +206,8 @@ def log_weights(model, x, samples):
 def negative_log_likelihood(model, x, samples):
     """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
 
-    -log of the mean weight over many draws. By the inequality at the top, this is too high on
-    average: with one draw it is -ELBO, with more draws it gets closer to -log p(x).
+    -log of the mean weight over many draws. It is too high on average: with one draw it is
+    -ELBO, with more draws it gets closer to -log p(x).
     """
     total = 0.0
     for batch in x.split(10):  # S x 10 images at a time
@@ -235,7 +232,7 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     votes = []
     for z in test_codes.split(500):
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
-        votes.append(labels[nearest].cpu().mode(1).values)
+        votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
 
@@ -249,15 +246,10 @@ def precision_coverage(fake, real, neighbours=5):
     nearer to a digit than other digits are, and would get a precision of 1.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
-    inside = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
-    covered = 0
-    for centres in real.split(1000):
-        distances = torch.cdist(centres, real)  # (1000, M); the nearest is itself
-        radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (1000, 1)
-        hit = torch.cdist(centres, fake) <= radius  # (1000, N)
-        inside |= hit.any(0)
-        covered += hit.any(1).sum().item()
-    return inside.float().mean().item(), covered / len(real)
+    distances = torch.cdist(real, real)  # (M, M); the nearest is itself
+    radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (M, 1)
+    hit = torch.cdist(real, fake) <= radius  # (M, N)
+    return hit.any(0).float().mean().item(), hit.any(1).sum().item() / len(real)
 
 
 @torch.no_grad()
@@ -275,8 +267,8 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
         "parameters": sum(p.numel() for p in model.parameters()),
         "floor": floor,
         "mean_image": mean_image,
-        # Dimensions in use, by the threshold of Burda et al. 2016. A dimension that would cost
-        # more KL than it saves in reconstruction is given up: its q(z|x) is N(0, 1) for all x.
+        # Dimensions in use: their mu varies from image to image   [Burda et al. 2016]. One that
+        # costs more KL than it saves in reconstruction is given up: q(z|x) is N(0, 1) for all x.
         "active_units": (mu.var(0) > 0.01).sum().item(),
         "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),  # per pixel
         "knn_accuracy": knn_accuracy(model.encode(x)[0], y, mu, test_y),
@@ -287,10 +279,10 @@ def measure(model, x, y, test_x, test_y, grey_test_x):
 
 
 def measure_others(ae, train_digits, grey_test_x):
-    """The same measures of real digits, train_digits (M, 784), and of the autoencoder.
+    """The same measures of real digits, train_digits (M, 784), and of what ae.py saved, if any.
 
-    ae: {"test_mse", "samples", ...}, saved by ae.py, or None. "samples" are decoded draws
-    from N(0, I), "fitted_samples" from a Gaussian fitted to the autoencoder's codes.
+    Its "samples" are decoded draws from N(0, I), "fitted_samples" from a Gaussian fitted to the
+    autoencoder's codes.
     """
     final = {}
     final["real_precision"], final["real_coverage"] = precision_coverage(train_digits, grey_test_x)
@@ -331,15 +323,10 @@ def report(final, args):
 def draw_curves(history, args, title, out):
     """The loss and its two terms."""
     unit = "nats per image" if args.likelihood == "bernoulli" else "nats, up to a constant"
-    terms = {
-        "loss": f"total loss ({unit})",
-        "recon": f"reconstruction ({unit})",
-        "kl": "KL (nats per image)",
-    }
+    labels = [f"total loss ({unit})", f"reconstruction ({unit})", "KL (nats per image)"]
     panels = {}
-    for term, label in terms.items():
-        curves = {"training": history[f"train_{term}"], "test": history[f"test_{term}"]}
-        panels[label] = curves
+    for term, label in zip(("loss", "recon", "kl"), labels):
+        panels[label] = {"training": history[f"train_{term}"], "test": history[f"test_{term}"]}
     plot_curves(out / "vae_curves.png", panels, title)
 
 
@@ -371,10 +358,7 @@ def draw_interpolations(model, mu, y, ae, title, out):
 
 @torch.no_grad()
 def draw_samples(model, k, title, out):
-    """Decoded draws from N(0, I); for k = 2, also the whole plane.
-
-    Shown are the means of p(x|z); drawing each pixel from p(x|z) would only add noise.
-    """
+    """Decoded draws from N(0, I), as means of p(x|z); for k = 2, also the whole plane."""
     device = model.mean.device
     samples = model.decode(torch.randn(8, 8, k).to(device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
@@ -389,10 +373,9 @@ def draw_samples(model, k, title, out):
 
 @torch.no_grad()
 def draw_traversal(model, mu, kl, title, out):
-    """One code mu (k,); each row changes one of its dimensions, from low to high.
+    """One code mu (k,); each row changes one of the eight dimensions with the largest KL, kl (k,).
 
-    Rows are the eight dimensions with the largest KL, given as kl (k,), a mean over images. They
-    say most about an image: where KL is 0, q(z|x) is the same for all images.
+    They say most about an image: where KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
@@ -450,7 +433,7 @@ def main(argv=None):
     if args.device == "auto" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # values of less than 1e-38 become 0: they slow down a CPU
+    torch.set_flush_denormal(True)  # numbers nearer to 0 than 1e-38, slow on a CPU, become 0
 
     name, x, y, grey_test_x, test_y = load_digits(args.data, args.synthetic, args.validate, device)
     train_digits = x[: len(grey_test_x)]  # to see what real digits would score as samples
@@ -467,7 +450,7 @@ def main(argv=None):
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(device)
     history, seconds = train(model, x, test_x, args)
 
-    # What ae.py saved, if it was run with the same data, sizes, epochs and --out. It trains on grey
+    # What ae.py saved, if run with the same data, sizes, epochs and --out. It trains on grey
     # digits, so a VAE of binarised ones is not compared with it.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     from_ae = Path("checkpoints", out, f"ae {name} {'-'.join(map(str, sizes))}.pt")
@@ -476,10 +459,10 @@ def main(argv=None):
         ae = torch.load(from_ae, map_location=device, weights_only=True)
 
     final = {key: values[-1] for key, values in history.items()}
-    seen_x = torch.bernoulli(x) if args.binarize else x  # as the encoder saw them
+    seen_x = torch.bernoulli(x) if args.binarize else x  # such as the encoder saw
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
-    # p(x) is a probability of black-and-white digits: there is none of a grey one.
+    # The Bernoulli p(x) is a probability of black-and-white digits: a grey one has none.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     with torch.no_grad():
