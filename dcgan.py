@@ -14,6 +14,9 @@ would learn almost nothing. G minimises the "non-saturating" Loss_G = -log D(G(z
 derivative is -(1 - D), then almost -1. If G were perfect, nothing would tell its images from real
 ones, and D's best answer would be 1/2 for all: Loss_D would be 2 log 2 = 1.39, Loss_G 0.69.
 
+The run ends with the last epoch's means, D(G(z)) before and after D's step, and with measures of
+the samples; "real" is what other real images score, the target.
+
     python dcgan.py
 
     [ 40/40] Loss_D: 0.627  Loss_G: 2.786  D(x): 0.761  D(G(z)): 0.236/0.119  ...
@@ -22,8 +25,6 @@ ones, and D's best answer would be 1/2 for all: Loss_D would be 2 log 2 = 1.39, 
     repetition                         0.017       0.005
     precision                          0.915       0.892
     coverage                           0.962       0.971
-
-The column "real" scores other real images: the target. D(G(z)) is given before and after D's step.
 """
 
 import argparse
