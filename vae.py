@@ -17,15 +17,15 @@ The right side is the evidence lower bound, ELBO [Kingma & Welling 2014, arXiv 1
 
 The Kullback-Leibler divergence KL is how far q(z|x) is from the prior, 0 if they are equal. The two
 terms pull against each other: reconstruction wants a narrow q(z|x) in a place of its own for each
-image, the KL wants all of them to be N(0, I). In between, they are small patches that together
-roughly cover N(0, I), so a draw from it falls where the decoder was trained.
+image, the KL wants each q(z|x) to be N(0, I). In between, the q(z|x) are small patches that
+together roughly cover N(0, I), so a draw from it falls where the decoder was trained.
 
 Given z, the pixels are independent, each black or white (Bernoulli variables): -log p(x|z) is the
 binary cross-entropy, summed over pixels. But MNIST's digits are grey: read 0.3 as "white with
 probability 0.3". With --binarize each pixel is drawn so, and the result is x. Without it, the
 cross-entropy of a grey digit is the mean of -log p(b|z) over black-and-white digits b drawn from
-it, and the loss bounds the mean of -log p(b). As z cannot tell which b was drawn, even a perfect
-decoder has a reconstruction term above 0, the floor.
+it, and the loss is an upper bound on the mean of -log p(b). The encoder sees the grey x, so z
+cannot tell which b was drawn: even a perfect decoder has a reconstruction term above 0, the floor.
 
     python vae.py --epochs 30
 
