@@ -131,7 +131,8 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     votes = []
     for z in test_codes.split(500):  # all M N distances at once would take 2.4 GB
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
-        votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
+        # The most frequent label, in a tie the smallest. On the CPU, as MPS lacks mode.
+        votes.append(labels[nearest].cpu().mode(1).values)
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
 
@@ -179,7 +180,7 @@ def invent(model, x, test_x):
     lines = a + t * (b - a)  # (5, 10, k)
     return {
         "codes": z,  # (M, k)
-        "x_hat": model.decode(z[:10]),  # (10, 784)
+        "x_hat": model.decode(z[:10]),  # (10, 784), reconstructions, for a figure of vae.py
         "samples": model.decode(noise),  # (M, 784)
         "fitted_samples": model.decode(fitted.to(z.device)),  # (M, 784)
         # half-way between the code of a test image and that of the next
@@ -275,8 +276,9 @@ def main(argv=None):
     draw_reconstructions(model, test_x, test_y, title, out)
     draw_invented(invented, test_y, title, out)
 
-    # These images and codes are for vae.py, to compare with its own. It finds the file by its name,
-    # by default "checkpoints/figures/ae MNIST 60000-768-512-32-30.pt": --out, data, sizes, epochs.
+    # These images, codes and measures are for vae.py, to compare with its own. It finds the file by
+    # its name, by default "checkpoints/figures/ae MNIST 60000-768-512-32-30.pt": --out, data set,
+    # number of images, --hidden, --latent-dim, --epochs.
     sizes = [len(x), *args.hidden, args.latent_dim, args.epochs]
     for_vae = Path("checkpoints", out, f"ae {name} {'-'.join(map(str, sizes))}.pt")
     for_vae.parent.mkdir(parents=True, exist_ok=True)

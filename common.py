@@ -105,7 +105,7 @@ def draw_digits(n, seed):
     """
     g = torch.Generator().manual_seed(seed)
     folder = Path(matplotlib.get_data_path(), "fonts/ttf")
-    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # skip DejaVuSansDisplay: no digits
+    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # skip the two Display fonts: no digits
     glyphs = torch.empty(len(fonts), 10, 28, 28)
     for i, path in enumerate(fonts):
         font = ImageFont.truetype(str(path), 24)

@@ -232,7 +232,8 @@ def knn_accuracy(codes, labels, test_codes, test_labels, neighbours=5):
     votes = []
     for z in test_codes.split(500):
         nearest = torch.cdist(z, codes).topk(neighbours, largest=False).indices  # (500, neighbours)
-        votes.append(labels[nearest].cpu().mode(1).values)  # the most frequent label
+        # The most frequent label, in a tie the smallest. On the CPU, as MPS lacks mode.
+        votes.append(labels[nearest].cpu().mode(1).values)
     return (torch.cat(votes) == test_labels.cpu()).float().mean().item()
 
 
