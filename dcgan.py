@@ -98,7 +98,8 @@ def make_discriminator(width=64):
 
     # Spectral normalisation divides a layer's weights, as a matrix with a row per output channel,
     # by their largest singular value, to bound how fast the layer's output changes [Miyato et al.
-    # 2018, arXiv 1802.05957]. BatchNorm undoes any scale before it, so only the last layer is.
+    # 2018, arXiv 1802.05957]. All layers get it, as in the paper, but it matters only in the last:
+    # the next BatchNorm undoes any scale of the others.
     for layer in D:
         if isinstance(layer, nn.Conv2d):
             spectral_norm(layer)
@@ -325,7 +326,8 @@ def compare(fake, real):
 def mean_D(D, x, args):
     """The mean of D(x) over x (N, 3, 64, 64) uint8, in batches as in training.
 
-    D's BatchNorm takes its statistics from the batch, so D(x) also depends on the rest of it.
+    D is never in eval mode: its BatchNorm takes its statistics from the batch, so D(x) also
+    depends on the rest of it.
     """
     batches = (x / 127.5 - 1).split(args.batch_size)
     return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
@@ -351,7 +353,7 @@ def draw_curves(history, reference, title, out):
 
     panels = {}
     for name, value in reference.items():
-        label = "SWD x 1000" if name == "swd" else name
+        label = "SWD x 1000" if name == "swd" else name  # its unit is a thousandth
         panels[label] = {"generated": history[name], "real": value}
     plot_curves(out / "dcgan_measures.png", panels, f"{title}: compared with real images")
 
