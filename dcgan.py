@@ -339,6 +339,28 @@ def mean_D(D, x, args):
 HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
 
 
+def measure(history, reference, distance, held_out_distance):
+    """The last epoch's values, those of other real images, and whether samples are copies.
+
+    reference is compare(other real images, real images). distance (N,) is that of each sample
+    to its nearest training image, held_out_distance (M,) that of held-out images to theirs.
+    """
+    final = {name: values[-1] for name, values in history.items()}
+    final |= {f"real_{name}": value for name, value in reference.items()}
+    final["swd_real"] = reference["swd"]
+
+    # The share of epochs in which all the means are in their ranges.
+    healthy = [[low <= y <= high for y in history[name]] for name, (low, high) in HEALTHY.items()]
+    final["healthy_fraction"] = sum(map(all, zip(*healthy))) / len(healthy[0])
+
+    # Copies would be nearer to training images than held-out images are: a ratio far below 1.
+    # A mean would hide a few of them; the 5% quantile falls if one in twenty is a copy. Smooth
+    # images are near as well, so look at dcgan_nearest.png.
+    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
+    final["nearest_ratio"] = ratio.item()
+    return final
+
+
 # ----------------------------------------------------- figures
 def draw_curves(history, reference, title, out):
     """Losses and D's outputs, with the healthy ranges shaded; and the measures of the samples."""
@@ -469,18 +491,9 @@ def main(argv=None):
     distance, nearest = torch.cdist(random_features(fake[:n]), features).min(1)
     held_out_distance = torch.cdist(random_features(held_out[:n] / 255), features).amin(1)
 
-    final = {key: values[-1] for key, values in history.items()}
-    final |= {f"real_{key}": value for key, value in reference.items()}
-    final |= {"swd_untrained": swd_untrained, "swd_real": reference["swd"]}
+    final = measure(history, reference, distance, held_out_distance)
     final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
-    # The share of epochs in which all the means are in their ranges.
-    healthy = [[low <= y <= high for y in history[key]] for key, (low, high) in HEALTHY.items()]
-    final["healthy_fraction"] = sum(map(all, zip(*healthy))) / len(healthy[0])
-    # Copies would be nearer to training images than held-out images are: a ratio far below 1.
-    # A mean would hide a few of them; the 5% quantile falls if one in twenty is a copy. Smooth
-    # images are near as well, so look at dcgan_nearest.png.
-    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
-    final["nearest_ratio"] = ratio.item()
+    final["swd_untrained"] = swd_untrained
     # D_trained would be far above D_held_out if D had memorised its training images.
     final["D_trained"] = mean_D(D, x[: len(held_out)], args)
     final["D_held_out"] = mean_D(D, held_out, args)

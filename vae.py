@@ -306,10 +306,18 @@ def report(final, args):
           f"by the mean image: {final['mean_image']:.2f})")
     if args.binarize:
         print(f"-log p(x): {final['nll']:.2f} nats per image, with 500 importance samples")
-    print(f"{'':20}{'VAE':>12}{'AE':>12}{'AE, fitted':>12}{'real digits':>12}")
-    for key in ("test_mse", "knn_accuracy", "precision", "coverage", "midpoint_precision"):
-        values = [final.get(owner + key, math.nan) for owner in ("", "ae_", "ae_fitted_", "real_")]
-        print(f"{key:20}" + "".join(f"{value:12.4f}" for value in values))
+    rows = {
+        "reconstruction: MSE per pixel": "test_mse",
+        "codes: right label by 5 neighbours": "knn_accuracy",
+        "samples: precision": "precision",
+        "samples: coverage": "coverage",
+        "half-way images: precision": "midpoint_precision",
+    }
+    print(f"{'':36}{'VAE':>12}{'AE':>12}{'AE, fitted':>12}{'real digits':>12}")
+    for label, key in rows.items():
+        values = [final.get(owner + key) for owner in ("", "ae_", "ae_fitted_", "real_")]
+        cells = [f"{value:12.4f}" if value is not None else f"{'-':>12}" for value in values]
+        print(f"{label:36}" + "".join(cells))
     print(f"dimensions in use: {final['active_units']}")
 
 
@@ -453,7 +461,7 @@ def main(argv=None):
         ae = torch.load(from_ae, map_location=device, weights_only=True)
 
     final = {key: values[-1] for key, values in history.items()}
-    seen_x = torch.bernoulli(x) if args.binarize else x  # such as the encoder saw
+    seen_x = torch.bernoulli(x) if args.binarize else x  # drawn anew, as in each epoch
     final |= measure(model, seen_x, y, test_x, test_y, grey_test_x)
     final |= measure_others(ae, train_digits, grey_test_x)
     # The Bernoulli p(x) is a probability of black-and-white digits: a grey one has none.
