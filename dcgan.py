@@ -1,61 +1,67 @@
 """DCGAN: a generator G learns to paint by fooling a discriminator D, which learns to tell G's
 images from real ones.
 
-G(z) is the image G makes from random numbers z; D(x) is the probability, according to D, that
+G(z) is the image that G makes of random numbers z. D(x) is the probability, according to D, that
 image x is real. They play the game
 
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  x from the data, z ~ N(0, I)
-                                                         [Goodfellow et al. 2014, arXiv 1406.2661]
 
-with convolutional networks [Radford et al. 2016, arXiv 1511.06434]. D minimises the negative of
-this, Loss_D. Its network returns a logit, any number, and D(x) is the sigmoid of that. The
-derivative of log(1 - D) by the logit is -D: almost 0 on G's images while D is winning, so that G
-would learn almost nothing. G minimises the "non-saturating" Loss_G = -log D(G(z)) instead, whose
-derivative is -(1 - D), then almost -1. If G were perfect, nothing would tell its images from real
-ones, and D's best answer would be 1/2 for all: Loss_D would be 2 log 2 = 1.39, Loss_G 0.69.
-
-The run ends with the last epoch's means, D(G(z)) before and after D's step, and with measures of
-the samples; "real" is what other real images score, the target.
+[Goodfellow et al. 2014, arXiv 1406.2661] with convolutional networks [Radford et al. 2016, arXiv
+1511.06434]. The run ends with the last epoch's means, and with measures of the samples beside
+what other real images score.
 
     python dcgan.py
 
-    [ 40/40] Loss_D: 0.627  Loss_G: 2.786  D(x): 0.761  D(G(z)): 0.236/0.119  ...
-                                   generated        real
-    swd                               81.459      20.108
-    repetition                         0.017       0.005
-    precision                          0.915       0.892
-    coverage                           0.962       0.971
+    [100/100] Loss_D: 0.221  Loss_G: 4.346  D(x): 0.916  D(G(z)): 0.084/0.039  ...
+                     generated        real
+    SWD                   53.2        12.6
+    repetition            1.9%        0.3%
+    coverage             96.1%       97.1%
 """
 
 import argparse
 import json
 import math
+import os
 import time
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from PIL import ImageDraw
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common import load_paintings, plot_curves, plot_images, progress
+from common import load_digits, load_paintings, plot_curves, plot_images, progress
 
 
 # ------------------------------------------------------- model
+class Network(nn.Sequential):
+    """Layers one after the other. With bf16 = True, convolutions compute in bfloat16."""
+
+    bf16 = False
+
+    def forward(self, x):
+        # A block for each pass: autocast keeps the weights that it has converted until the end of
+        # its block, and the weights change between two passes.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            return super().forward(x).float()
+
+
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
-    For each input pixel, a transposed convolution adds its 4 x 4 kernel times that pixel to the
-    output; these copies lie one stride apart. 4 is a multiple of the stride: otherwise they would
+    A transposed convolution adds its 4 x 4 kernel, times an input pixel, to the output; the next
+    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise they would
     overlap unevenly and paint a checkerboard [Odena et al. 2016].
     """
-    # The generator of pytorch/examples; sizes are for width 64. Kernel, stride and padding 4, 1, 0
-    # turn one pixel into 4 x 4; 4, 2, 1 double each side (padding crops the output here).
-    return nn.Sequential(
+    # Sizes are for width 64. Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; with
+    # 4, 2, 1 each side doubles.
+    return Network(
         nn.ConvTranspose2d(latent_dim, 8 * width, 4, 1, 0, bias=False),
         nn.BatchNorm2d(8 * width), nn.ReLU(inplace=True),  # 512 x 4 x 4
 
@@ -75,10 +81,9 @@ def make_generator(width=64, latent_dim=100):
 
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
-    D = nn.Sequential(
-        # Pad with black, -1. With 0, mid-grey, D could not see the contrast of a batch: halving it
-        # would halve all outputs up to the first BatchNorm (no convolution has a bias), which
-        # undoes any scale.
+    D = Network(
+        # Pad with black, -1. Padded with mid-grey, 0, a batch of half the contrast would give half
+        # the outputs, and BatchNorm undoes any scale: D could not see contrast.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -95,14 +100,9 @@ def make_discriminator(width=64):
         nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False),
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
-
-    # Spectral normalisation divides a layer's weights, as a matrix with a row per output channel,
-    # by their largest singular value, to bound how fast the layer's output changes [Miyato et al.
-    # 2018, arXiv 1802.05957]. All layers get it, as in the paper, but it matters only in the last:
-    # the next BatchNorm undoes any scale of the others.
-    for layer in D:
-        if isinstance(layer, nn.Conv2d):
-            spectral_norm(layer)
+    # Spectral normalisation divides weights by their norm, so that the logit cannot change faster
+    # than what enters the last layer [Miyato et al. 2018]. BatchNorm would undo it elsewhere.
+    spectral_norm(D[-2])
     return D
 
 
@@ -114,113 +114,147 @@ def initialise(layer):
         nn.init.normal_(layer.weight, 1, 0.02)
 
 
-# ------------------------------------------------------- train
-def train_epoch(G, D, G_ema, opt_G, opt_D, x, args, progress_label):
-    """One pass over x (N, 3, 64, 64) uint8. Returns the means of the losses and of D's sigmoids."""
-    totals = torch.zeros(5, device=x.device)
-    # Drop a short last batch: its BatchNorm statistics would be poor.
-    n = len(x) - len(x) % args.batch_size
-    batches = torch.randperm(len(x), device=x.device)[:n].split(args.batch_size)
-
-    for idx in progress(batches, progress_label):
-        real = x[idx] / 127.5 - 1  # (B, 3, 64, 64) in [-1, 1], the range of tanh
-        z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
-
-        # Step of D: minimise -log D(x) - log(1 - D(G(z))), where 1 - sigmoid(t) = sigmoid(-t).
-        fake = G(z)
-        logit_real = D(real)
-        logit_fake = D(fake.detach())  # no gradient for G
-        loss_D = -F.logsigmoid(logit_real).mean() - F.logsigmoid(-logit_fake).mean()
-        opt_D.zero_grad()
-        loss_D.backward()
-        opt_D.step()
-
-        # Step of G: minimise -log D(G(z)), for the same z and the new D.
-        logit = D(fake)
-        loss_G = -F.logsigmoid(logit).mean()
-        opt_G.zero_grad()
-        loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
-        opt_G.step()
-
-        # As D reacts to G and G to D, G's weights move around an average [Yazici et al. 2019, arXiv
-        # 1806.04498]. G_ema, their exponential moving average over about 1 / (1 - 0.995) = 200
-        # steps, makes the samples.
-        G_ema.update_parameters(G)
-
-        # D(G(z)) of the same z before D's step (z1) and after it (z2)
-        outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
-        totals += torch.stack([loss_D, loss_G, *outputs]).detach()
-    names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
-    return dict(zip(names, (totals / len(batches)).tolist()))
+# -------------------------------------------------------- loss
+def discriminator_loss(logit_real, logit_fake):
+    """Mean of -log D(x) - log(1 - D(G(z))). Logits (B,), (B,) -> ()"""
+    # D = sigmoid(logit) and 1 - sigmoid(t) = sigmoid(-t)
+    return -F.logsigmoid(logit_real).mean() - F.logsigmoid(-logit_fake).mean()
 
 
-def train(G, D, G_ema, x, real_images, z_test, args, title, out):
-    """Train on x (N, 3, 64, 64) uint8, and compare samples with real images after each epoch.
+def generator_loss(logit_fake):
+    """Mean of -log D(G(z)), the "non-saturating" loss of Goodfellow et al. 2014. (B,) -> ()
 
-    Returns {name: [one value per epoch]}, twelve samples per epoch, and the seconds it took.
+    For each image its gradient has the direction of that of log(1 - D(G(z))), but it is strong
+    where D(G(z)) is near 0.
     """
+    return -F.logsigmoid(logit_fake).mean()
+
+
+# ------------------------------------------------------- train
+def train(G, D, x, reference, z_fixed, args, title, out):
+    """Train on images x; after each epoch compare samples G(z_fixed) with `reference`.
+
+    x (N, 3, 64, 64) uint8, or digits (N, 1, 28, 28); reference (n, ...) likewise. Returns the
+    averaged G, {name: [one value per epoch]}, eight samples per epoch, and the seconds it took.
+    """
+    # As the players move around each other, G's weights move around an average. Samples are made
+    # by that average [Yazici et al. 2019, arXiv 1806.04498]. It begins as the plain mean of all
+    # steps. With --average 0.995 it forgets what is older than about 1 / (1 - 0.995) = 200 steps.
+    def running_mean(mean, new, t):
+        return mean.lerp_(new, (1 / (t + 1)).clamp(min=1 - args.average))
+
+    G_ema = AveragedModel(G, avg_fn=running_mean)
     # Each player's step changes the other's gradient, so old gradients mislead: no momentum and a
     # shorter average of their squares [Karras et al. 2018, arXiv 1710.10196]. D has half G's
     # learning rate, to delay the moment when it overpowers G.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
-    state = {"epoch": 0, "seconds": 0.0, "history": {}, "progression": []}
-    checkpoint = Path("checkpoints", out, "dcgan.pt")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    done, seconds, history, frames = 0, 0.0, {}, []
     if args.resume:
-        state = load_checkpoint(checkpoint, args)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        done, seconds, history, frames = load_checkpoint(parts, len(x), args, out)
 
-    for epoch in range(state["epoch"] + 1, args.epochs + 1):
+    for epoch in range(done + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
-        row = train_epoch(G, D, G_ema, opt_G, opt_D, x, args, f"Epoch {epoch}/{args.epochs}")
-        state["seconds"] += time.time() - start
+        totals = torch.zeros(5, device=x.device)
+        order = torch.randperm(epoch_size(len(x), args.limit), device=x.device) % len(x)
+        # Drop a short last batch: its BatchNorm statistics would be poor.
+        batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
+
+        for idx in progress(batches, f"Epoch {epoch}/{args.epochs}", args.epochs - epoch):
+            real = to_model(x[idx])  # (B, 3, 64, 64)
+            z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
+
+            # Step of D: minimise -log D(x) - log(1 - D(G(z)))
+            fake = G(z)
+            logit_real = D(real)
+            logit_fake = D(fake.detach())  # no gradient for G
+            loss_D = discriminator_loss(logit_real, logit_fake)
+            opt_D.zero_grad()
+            loss_D.backward()
+            opt_D.step()
+
+            # Step of G: minimise -log D(G(z)), for the same z and the new D
+            logit = D(fake)
+            loss_G = generator_loss(logit)
+            opt_G.zero_grad()
+            loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
+            opt_G.step()
+            G_ema.update_parameters(G)
+
+            # D(G(z)) of the same z before D's step (z1) and after it (z2)
+            outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
+            totals += torch.stack([loss_D, loss_G, *outputs]).detach()
+
+        names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
+        row = dict(zip(names, (totals / len(batches)).tolist()))
+        seconds += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
         # G_ema averages weights only: update_bn runs it on z to measure BatchNorm's statistics.
-        update_bn(z_test.split(64), G_ema)
-        fake = generate(G_ema, z_test)
-        row |= compare(fake, real_images)
+        update_bn(z_fixed.split(64), G_ema)
+        samples = generate(G_ema, z_fixed)
+        row |= score(samples[: len(reference)], to_unit(reference))
         for name, value in row.items():
-            state["history"].setdefault(name, []).append(value)
-        state["progression"].append((255 * fake[:12]).byte().cpu())
-        heading = f"{title}, epoch {epoch}: samples"
-        plot_images(out / "dcgan_samples.png", fake[:64].split(8), heading)
+            history.setdefault(name, []).append(value)
+        frames.append((255 * samples[:8]).byte().cpu())
+        rows, heading = samples[:64].split(8), f"{title}, epoch {epoch}: samples"
+        plot_images(out / "dcgan_samples.png", rows, heading, replace=epoch > done + 1)
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.3f}  Loss_G: {row['loss_G']:.3f}"
               f"  D(x): {row['D_x']:.3f}  D(G(z)): {row['D_G_z1']:.3f}/{row['D_G_z2']:.3f}"
-              f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.2f}"
-              f"  coverage: {row['coverage']:.2f}", flush=True)
+              f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.1%}"
+              f"  coverage: {row['coverage']:.0%}", flush=True)
 
-        state |= {"args": vars(args), "epoch": epoch}
-        state |= {name: part.state_dict() for name, part in parts.items()}
-        unfinished = checkpoint.with_suffix(".part")  # if interrupted, the previous one survives
-        torch.save(state, unfinished)
-        unfinished.replace(checkpoint)
-    return state["history"], state["progression"], state["seconds"]
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"args": vars(args) | {"images": len(x)}, "epoch": epoch}
+        state |= {"seconds": seconds, "history": history, "frames": frames}
+        torch.save(state, out / "dcgan.part")  # if interrupted here, the previous one survives
+        os.replace(out / "dcgan.part", out / "dcgan.pt")
+    return G_ema, history, frames, seconds
 
 
-def load_checkpoint(path, args):
-    """What train saved. SystemExit if there is no checkpoint, or if it had other arguments.
+def load_checkpoint(parts, n, args, out):
+    """Load the parts from OUT/dcgan.pt. Returns its epoch, seconds, history and frames.
 
-    --epochs may be larger: a run can always be continued.
+    SystemExit if it cannot be read, or is of another number n of images or other arguments.
     """
-    if not path.exists():
-        raise SystemExit(f"error: --resume: there is no {path}")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, value in vars(args).items():
-        was = state["args"].get(name)
-        if was != value and name not in ("resume", "device", "out", "epochs"):
-            raise SystemExit(f"error: --resume: {path} has {name} {was}, not {value}")
+    path = out / "dcgan.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = state["args"]
+    except Exception as error:  # there is none, it is damaged, or of another program
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise SystemExit(f"error: --resume: {path} cannot be read: {reason}")
+    for name, value in (vars(args) | {"images": n}).items():
+        if saved.get(name) != value and name not in ("resume", "device", "out", "epochs"):
+            raise SystemExit(f"error: --resume: {path} has {name} {saved.get(name)}, not {value}")
     if state["epoch"] > args.epochs:
         raise SystemExit(f"error: --resume: {path} already has {state['epoch']} epochs")
-    return state
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["epoch"], state["seconds"], state["history"], state["frames"]
+
+
+def epoch_size(n, limit):
+    """Images in an epoch: n, but several times n if the whole set has fewer than 2,000."""
+    return n * math.ceil(2000 / n) if n < limit else n
 
 
 # ---------------------------------------------------- evaluate
+def to_unit(images):
+    """uint8 (N, 3, 64, 64), or digits (N, 1, 28, 28) to enlarge -> (N, 3, 64, 64) in [0, 1]"""
+    if images.shape[-1] != 64:
+        images = F.interpolate(images.float(), size=64, mode="bilinear").expand(-1, 3, -1, -1)
+    return images / 255
+
+
+def to_model(images):
+    """The same, in [-1, 1], the range of G's tanh."""
+    return 2 * to_unit(images) - 1
+
+
 @torch.no_grad()
 def generate(G_ema, z):
     """z (N, latent_dim, 1, 1) -> images (N, 3, 64, 64) in [0, 1]; BatchNorm in its eval mode"""
@@ -228,67 +262,47 @@ def generate(G_ema, z):
     return torch.cat([G_ema(batch) for batch in z.split(256)]) / 2 + 0.5
 
 
-def laplacian_pyramid(x):
-    """Split images (N, 3, 64, 64) into fine detail, coarser detail and a rest.
-
-    Detail is an image minus a blurred copy. Returns (N, 3, side, side), with sides of 64, 32
-    and 16   [after Burt & Adelson 1983].
-    """
-    half, quarter = F.avg_pool2d(x, 2), F.avg_pool2d(x, 4)
-    fine = x - F.interpolate(half, size=64, mode="bilinear")
-    middle = half - F.interpolate(quarter, size=32, mode="bilinear")
-    return fine, middle, quarter
+def detail(x):
+    """Images (N, 3, s, s) minus their half-size copies, enlarged again: what a blur removes."""
+    return x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
 
 
-def random_patches(level, n=16):
-    """n random 7 x 7 patches of each image, at the same places in each call: (n N, 3, 49)"""
-    g = torch.Generator().manual_seed(0)
-    i, j = torch.randint(level.shape[3] - 6, (2, len(level), n), generator=g)  # (N, n) both
-    patches = level.unfold(2, 7, 1).unfold(3, 7, 1)  # a view, (N, 3, side - 6, side - 6, 7, 7)
-    image = torch.arange(len(level))[:, None]  # (N, 1)
-    return patches[image, :, i, j].flatten(0, 1).flatten(2)  # from (N, n, 3, 7, 7)
+def sliced_wasserstein(fake, real):
+    """Sliced Wasserstein distance (SWD) between the 7 x 7 patches of two sets of N images.
 
-
-def sliced_wasserstein(fake, real, directions=128):
-    """Sliced Wasserstein distance (SWD) of the patches of N fakes and N real images (N, 3, 64, 64).
-
-    The Wasserstein distance is how far, on average, values must be moved to turn one set into
-    the other. Numbers are moved least if the smallest goes to the smallest, and so on: so project
-    patches onto a random direction, sort, and take the mean absolute difference. Average over
-    directions and three scales [after Karras et al. 2018]. The unit is a thousandth of the real
-    patches' standard deviation, for each colour.
+    A convolution with a random kernel projects each patch onto a random direction. The Wasserstein
+    distance of two sets of n numbers is their mean distance after sorting both. Averaged over 64
+    directions and over three scales: detail, detail at half size, and the image at a quarter
+    [after Karras et al. 2018]. In thousandths of the real projections' standard deviation.
     """
     g = torch.Generator().manual_seed(0)
-    v = torch.randn(3 * 7 * 7, directions, generator=g).to(real.device)
-    v = v / v.norm(dim=0)
+    kernels = F.normalize(torch.randn(64, 3, 7, 7, generator=g), dim=(1, 2, 3)).to(real.device)
+
     distances = []
-    for a, b in zip(laplacian_pyramid(fake), laplacian_pyramid(real)):
-        a, b = random_patches(a), random_patches(b)  # (n N, 3, 49)
-        std = b.std((0, 2), keepdim=True)  # of each colour
-        a = ((a / std).flatten(1) @ v).sort(0).values  # (n N, directions)
-        b = ((b / std).flatten(1) @ v).sort(0).values
-        distances.append(1000 * (a - b).abs().mean().item())
+    for scale in (1, 2, 4):
+        level = F.avg_pool2d(torch.cat([fake, real]), scale)
+        level = detail(level) if scale < 4 else level
+        projections = F.conv2d(level, kernels, stride=7).transpose(0, 1)  # (64, 2 N, rows, columns)
+        a, b = (side.flatten(1).sort(1).values for side in projections.chunk(2, 1))
+        distances.append(1000 * ((a - b).abs().mean() / b.std()).item())
     return sum(distances) / 3
 
 
 def repetition(x):
-    """How much of the detail of images (N, 3, 64, 64) all of them have at the same place.
+    """The share of detail that all images (N, 3, 64, 64) have in common, at the same place.
 
-    The mean square of the mean image's detail, divided by that of the images' detail: 1 if all
-    images are the same (mode collapse), about 1 / N if they have nothing in common.
+    1 if all images are the same (mode collapse), about 1 / N if they have nothing in common.
     """
-    fine, middle, _ = laplacian_pyramid(x)
-    shares = [level.mean(0).square().mean() / level.square().mean() for level in (fine, middle)]
-    return sum(shares).item() / 2
+    x = detail(x)
+    return (x.mean(0).square().mean() / x.square().mean()).item()
 
 
 @torch.no_grad()
 def random_features(x):
     """Images (N, 3, 64, 64) in [0, 1] -> (N, 512 * 3 * 3), from an untrained network.
 
-    Images with similar edges and colours get similar features even from random convolutions.
-    Trained ones favour what tells ImageNet's classes apart: for other images Naeem et al. 2020
-    advise random ones.
+    Images with similar edges and colours get similar features even from random convolutions, as
+    Naeem et al. 2020 advise for images unlike photographs.
     """
     with torch.random.fork_rng():  # leaves all other random numbers as they are
         torch.manual_seed(0)  # the same network in every run
@@ -296,99 +310,89 @@ def random_features(x):
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
 
 
-def precision_coverage(fake, real, neighbours=5):
-    """How good and how varied are fakes, compared with as many real images? Features (N, d).
+def coverage(fake, real):
+    """Share of real images with a fake nearby, in features (N, d): are all kinds there?
 
-    The ball around each real image reaches its fifth nearest real neighbour. Precision: the
-    share of fakes in any ball [Kynkaanniemi et al. 2019, arXiv 1904.06991]. Coverage: the
-    share of balls with a fake inside [Naeem et al. 2020, arXiv 2002.09797]. The target is the
-    score of other real images: a precision above it means that fakes avoid what is unusual.
+    Nearby: not farther than the fifth nearest other real one   [Naeem et al. 2020, arXiv
+    2002.09797].
     """
-    distances = torch.cdist(real, real)  # (N, N); the nearest is itself
-    radius = distances.topk(neighbours + 1, largest=False).values[:, -1:]  # (N, 1)
-    hit = torch.cdist(real, fake) <= radius  # (real, fake)
-    return hit.any(0).float().mean().item(), hit.any(1).float().mean().item()
+    radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
+    return (torch.cdist(real, fake).amin(1) <= radius).float().mean().item()
 
 
-def compare(fake, real):
-    """The four measures of images fake, (N, 3, 64, 64) in [0, 1], compared with real ones."""
-    fake = fake[: len(real)]
-    precision, coverage = precision_coverage(random_features(fake), random_features(real))
+def score(fake, real):
+    """The three measures of images fake, compared with as many real ones. (N, 3, 64, 64) both"""
     return {
         "swd": sliced_wasserstein(fake, real),
         "repetition": repetition(fake),
-        "precision": precision,
-        "coverage": coverage,
+        "coverage": coverage(random_features(fake), random_features(real)),
     }
 
 
+def nearest(images, x):
+    """Distance from each of n images in [0, 1] to the nearest of x (N, ...) uint8, and its index.
+
+    In random features. (n, 3, 64, 64), (N, 3, 64, 64) -> (n,), (n,)
+    """
+    features = random_features(images)
+    columns = [torch.cdist(features, random_features(to_unit(part))) for part in x.split(2048)]
+    return torch.cat(columns, 1).min(1)
+
+
 @torch.no_grad()
-def mean_D(D, x, args):
-    """The mean of D(x) over x (N, 3, 64, 64) uint8, in batches as in training.
+def mean_D(D, x, batch_size):
+    """The mean of D(x) over images x uint8, in full batches as in training.
 
     D is never in eval mode: its BatchNorm takes its statistics from the batch, so D(x) also
     depends on the rest of it.
     """
-    batches = (x / 127.5 - 1).split(args.batch_size)
-    return torch.cat([D(batch).sigmoid() for batch in batches]).mean().item()
-
-
-# A rule of thumb without a known source, for the means of an epoch: below Loss_D's range D is
-# winning, above it D is often fooled, because D is weak or because G is good: a perfect G is
-# outside, too. So judge the samples by the measures.
-HEALTHY = {"loss_D": (0.3, 0.8), "D_x": (0.5, 0.9), "D_G_z1": (0.1, 0.5), "D_G_z2": (0.1, 0.5)}
-
-
-def measure(history, reference, distance, held_out_distance):
-    """The last epoch's values, those of other real images, and whether samples are copies.
-
-    reference is compare(other real images, real images). distance (N,) is that of each sample
-    to its nearest training image, held_out_distance (M,) that of held-out images to theirs.
-    """
-    final = {name: values[-1] for name, values in history.items()}
-    final |= {f"real_{name}": value for name, value in reference.items()}
-    final["swd_real"] = reference["swd"]
-
-    # The share of epochs in which all the means are in their ranges.
-    healthy = [[low <= y <= high for y in history[name]] for name, (low, high) in HEALTHY.items()]
-    final["healthy_fraction"] = sum(map(all, zip(*healthy))) / len(healthy[0])
-
-    # Copies would be nearer to training images than held-out images are: a ratio far below 1.
-    # A mean would hide a few of them; the 5% quantile falls if one in twenty is a copy. Smooth
-    # images are near as well, so look at dcgan_nearest.png.
-    ratio = distance.quantile(0.05) / held_out_distance.quantile(0.05)
-    final["nearest_ratio"] = ratio.item()
-    return final
+    batches = [batch for batch in x.split(batch_size) if len(batch) == batch_size]
+    return torch.tensor([D(to_model(batch)).sigmoid().mean() for batch in batches]).mean().item()
 
 
 # ----------------------------------------------------- figures
+# A rule of thumb for the means of an epoch: below Loss_D's range D is winning, above it D is often
+# fooled, because D is weak or because G is good.
+HEALTHY = {"Loss_D": (0.3, 0.8), "D(x)": (0.5, 0.9), "D(G(z))": (0.1, 0.5)}
+
+
 def draw_curves(history, reference, title, out):
     """Losses and D's outputs, with the healthy ranges shaded; and the measures of the samples."""
     panels = {
-        "Loss_D": {"Loss_D": history["loss_D"], "if D always said 1/2": 2 * math.log(2)},
-        "Loss_G": {"Loss_G": history["loss_G"], "if D always said 1/2": math.log(2)},
+        "Loss_D": {"Loss_D": history["loss_D"], "D says 1/2": 2 * math.log(2)},
+        "Loss_G": {"Loss_G": history["loss_G"], "D says 1/2": math.log(2)},
         "D(x)": {"in D's step": history["D_x"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
-    bands = {"Loss_D": HEALTHY["loss_D"], "D(x)": HEALTHY["D_x"], "D(G(z))": HEALTHY["D_G_z1"]}
-    plot_curves(out / "dcgan_curves.png", panels, f"{title}; shaded: the healthy range", bands)
+    heading = f"{title}; shaded: the healthy ranges"
+    plot_curves(out / "dcgan_curves.png", panels, heading, HEALTHY)
 
-    panels = {}
-    for name, value in reference.items():
-        label = "SWD x 1000" if name == "swd" else name  # its unit is a thousandth
-        panels[label] = {"generated": history[name], "real": value}
+    panels = {"SWD": {"generated": history["swd"], "real": reference["swd"]}}
+    for name in ("repetition", "coverage"):
+        percent = [100 * share for share in history[name]]
+        panels[f"{name} (%)"] = {"generated": percent, "real": 100 * reference[name]}
     plot_curves(out / "dcgan_measures.png", panels, f"{title}: compared with real images")
 
 
-def draw_progression(progression, out):
-    """The same noise as training goes on, as an animation."""
-    frames = [to_pil_image(make_grid(images, nrow=4)) for images in progression]
+def draw_progression(frames, title, out):
+    """The same eight z as training goes on: some epochs as rows, all as an animation."""
+    last = len(frames)
+    epochs = [e for e in (1, 5, 10, 20, 40, 60, 80, 100) if e < last] + [last]
+    rows = [frames[e - 1] / 255 for e in epochs]
+    labels = [f"epoch {e}" for e in epochs]
+    plot_images(out / "dcgan_progression.png", rows, f"{title}: the same noise", labels)
+
+    pictures = []
+    for e in range(1, last + 1, math.ceil(last / 50)):  # at most 50, for a small file
+        grid = F.pad(make_grid(frames[e - 1], nrow=4), (0, 0, 16, 0))  # room for the epoch
+        pictures.append(to_pil_image(grid))
+        ImageDraw.Draw(pictures[-1]).text((4, 2), f"epoch {e}", fill="white")
     path = out / "dcgan_progression.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=300, loop=0)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200, loop=0)
 
 
 def draw_nearest(fake, neighbour, distance, title, out):
-    """The ten fakes (N, 3, 64, 64) nearest to a training image, and that image."""
+    """The ten fakes (n, 3, 64, 64) nearest to a training image, and that image."""
     top = distance.argsort()[:10]
     rows, labels = [fake[top], neighbour[top]], ["generated", "nearest real"]
     notes = [f"{d:.1f}" for d in distance[top]]
@@ -409,116 +413,146 @@ def draw_walk(G_ema, z, title, out):
 # -------------------------------------------------------- main
 def parse_args(argv=None):
     p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = p.add_argument_group("data").add_argument
-    add("--data", default="data/abstract_art", metavar="DIR", help="a folder of images")
-    add("--synthetic", action="store_true", help="drawn paintings, no download")
-    add("--limit", type=int, default=60_000, help="use at most this many training images")
-
-    add = p.add_argument_group("model").add_argument
-    add("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
-    add("--width", type=int, default=64, help="channels of the 32 x 32 layers; try 32 for speed")
-
-    add = p.add_argument_group("training").add_argument
-    add("--epochs", type=int, default=40, help="passes over the images")
-    add("--batch-size", type=int, default=16, help="real images in a step; few, for many steps")
-    add("--lr", type=float, default=2e-4, help="learning rate of G; D's is half")
-    add("--average", type=float, default=0.995, help="decay of the moving average of G, per step")
-    add("--seed", type=int, default=0, help="of weights, order and noise")
-    devices = ("auto", "cpu", "cuda", "mps")
-    add("--device", default="auto", choices=devices, help="auto: a GPU, if any")
-    add("--resume", action="store_true", help="continue an earlier run")
-
-    add = p.add_argument_group("output").add_argument
-    add("--out", default="figures", metavar="DIR", help="folder for figures and metrics")
+    # Data
+    p.add_argument("--data", default="data/abstract_art", metavar="DIR",
+                   help="a folder of images; with --digits that of MNIST, by default data")
+    p.add_argument("--synthetic", action="store_true", help="drawn images, no download")
+    p.add_argument("--limit", type=int, default=60_000, help="train on at most this many images")
+    p.add_argument("--digits", action="store_true", help="MNIST instead of paintings")
+    # Model
+    p.add_argument("--latent-dim", type=int, default=100, metavar="K", help="dimensions of z")
+    p.add_argument("--width", type=int, default=64, help="channels of the 32 x 32 layers")
+    # Training
+    p.add_argument("--epochs", type=int, default=100, help="passes over the images")
+    p.add_argument("--batch-size", type=int, default=16, help="real images in a step")
+    p.add_argument("--lr", type=float, default=2e-4, help="learning rate of G; D's is half")
+    p.add_argument("--average", type=float, default=0.995, help="decay of G's moving average")
+    p.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
+    p.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto: a GPU, if any")
+    p.add_argument("--bf16", action="store_true",
+                   help="bfloat16, faster on GPUs from Ampere on and CPUs with AVX512-BF16 or AMX")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    # Output
+    p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
     args = p.parse_args(argv)
     if min(args.limit, args.latent_dim, args.width, args.epochs, args.batch_size) < 1:
         p.error("sizes, --limit and --epochs must be above 0")
-    if args.lr <= 0 or not 0 <= args.average < 1:
+    if not args.lr > 0 or not 0 <= args.average < 1:
         p.error("--lr must be above 0, --average from 0 to below 1")
+    if args.device == "auto":
+        gpu = torch.accelerator.is_available()
+        args.device = torch.accelerator.current_accelerator().type if gpu else "cpu"
+    try:
+        torch.empty(0, device=args.device)
+    except Exception as error:  # torch raises several types
+        p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
+    if args.digits and args.data == p.get_default("data"):
+        args.data = "data"
+    args.data, args.out = (os.path.normpath(os.path.expanduser(f)) for f in (args.data, args.out))
     return args
+
+
+def load_images(args):
+    """Name of the set, training images x (N, ...) and held-out images, uint8."""
+    if args.digits:
+        name, x, _, held_out, _ = load_digits(args.data, args.synthetic)
+        x, held_out = ((255 * part).round().byte().view(-1, 1, 28, 28) for part in (x, held_out))
+    else:
+        name, images = load_paintings(args.data, args.synthetic)
+        # A tenth is held out: the same for every seed.
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        held_out, x = images[order].tensor_split([len(images) // 10])
+    x, held_out = x[: args.limit].to(args.device), held_out[:1024].to(args.device)
+    if len(x) < max(args.batch_size, 16):
+        least = max(args.batch_size, 16)
+        raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
+    return name, x, held_out
+
+
+def report(final, seconds, args, out):
+    print(f"{'':14}{'generated':>12}{'real':>12}")
+    print(f"{'SWD':14}{final['swd']:12.1f}{final['swd_real']:12.1f}")
+    for name in ("repetition", "coverage"):
+        print(f"{name:14}{final[name]:12.1%}{final[f'{name}_real']:12.1%}")
+    print(f"Nearest training image, 5% quantile over that of held-out images: "
+          f"{final['nearest_ratio']:.2f}")
+    print(f"D(x) at the end: {final['D_trained']:.2f} for images that it was trained on, "
+          f"{final['D_held_out']:.2f} for held-out ones")
+    print(f"torch {torch.__version__}, {args.device}, {seconds:.0f} s of training; "
+          f"see {str(out)!a}")
 
 
 def main(argv=None):
     """Train, measure, draw. Returns the metrics, as written to OUT/dcgan_metrics.json."""
     args = parse_args(argv)
-    device = torch.device("cpu" if args.device == "auto" else args.device)
-    if args.device == "auto" and torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator()
     torch.manual_seed(args.seed)
 
-    name, images = load_paintings(args.data, args.synthetic)
-    # A tenth, at most 1,024, is held out: the same for every seed.
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    held_out, x = images[order].to(device).tensor_split([min(1024, len(images) // 10)])
-    # An epoch repeats a small folder until it has at least 2,000 images. --limit cuts only after
-    # the repeats are counted, so a small limit makes epochs short.
-    passes = math.ceil(2000 / len(x))
-    x = x[: args.limit]
-    least = max(args.batch_size, 16)
-    if len(x) < least:
-        raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
-
-    # Samples are compared with n training images, which G should match, and so are n other
-    # training images, for the column "real". Held-out images serve to detect copies.
+    # Data
+    name, x, held_out = load_images(args)
+    # Samples are compared with n training images. What n other training images score is the
+    # column "real".
     n = min(1024, len(x) // 2)
-    real_images, other_real = x[:n] / 255, x[n : 2 * n] / 255
-
-    # load_paintings also draws paintings if the download fails: those go to their own folder.
-    out = Path(args.out, "synthetic") if name == "drawn paintings" else Path(args.out)
-    plot_images(out / "dcgan_data.png", real_images[:64].split(8), f"{name}: real images")
-
-    # channels_last is faster on CPUs and NVIDIA's GPUs.
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-    G = make_generator(args.width, args.latent_dim).to(device, memory_format=layout)
-    D = make_discriminator(args.width).to(device, memory_format=layout)
-    G_ema = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(args.average))
-    parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
-    print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {device}; "
-          f"parameters: G {parameters_G:,}, D {parameters_D:,}")
-
-    z_test = torch.randn(1024, args.latent_dim, 1, 1).to(device)  # the same in every epoch
-    update_bn(z_test.split(64), G_ema)
-    swd_untrained = sliced_wasserstein(generate(G_ema, z_test[:n]), real_images)
+    reference, others = x[:n], to_unit(x[n : 2 * n])
+    # Drawn images, asked for or in the place of real ones, get a folder of their own.
+    drawn = name in ("drawn paintings", "drawn digits")
+    out = Path(args.out, "synthetic") if drawn else Path(args.out)
     title = f"DCGAN, {name}"
-    history, progression, seconds = train(
-        G, D, G_ema, x.repeat(passes, 1, 1, 1), real_images, z_test, args, title, out
-    )
+    if not args.resume:
+        plot_images(out / "dcgan_data.png", others[:64].split(8), f"{name}: real images")
 
-    fake, paintings = generate(G_ema, z_test), x / 255
-    reference = compare(other_real, real_images)
-    features = random_features(paintings)
-    distance, nearest = torch.cdist(random_features(fake[:n]), features).min(1)
-    held_out_distance = torch.cdist(random_features(held_out[:n] / 255), features).amin(1)
+    # Train
+    G = make_generator(args.width, args.latent_dim).to(args.device)
+    D = make_discriminator(args.width).to(args.device)
+    G.bf16 = D.bf16 = args.bf16
+    parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
+    print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {args.device}; "
+          f"parameters: G {parameters_G:,}, D {parameters_D:,}")
+    if n < 50:
+        print(f"Measures of {n} images mean little.")
+    if x.min() == x.max():
+        print("All images are one colour: SWD and repetition are not defined.")
+    z = torch.randn(1024, args.latent_dim, 1, 1).to(args.device)
+    G_ema, history, frames, seconds = train(G, D, x, reference, z, args, title, out)
 
-    final = measure(history, reference, distance, held_out_distance)
-    final |= {"parameters_G": parameters_G, "parameters_D": parameters_D}
-    final["swd_untrained"] = swd_untrained
-    # D_trained would be far above D_held_out if D had memorised its training images.
-    final["D_trained"] = mean_D(D, x[: len(held_out)], args)
-    final["D_held_out"] = mean_D(D, held_out, args)
+    # Measure
+    final = {name: values[-1] for name, values in history.items()}
+    real = score(others, to_unit(reference))
+    final |= {f"{name}_real": value for name, value in real.items()}
+    fake = generate(G_ema, z)
+    # Copies would be nearer to training images than held-out images are: a ratio far below 1. The
+    # 5% quantile falls if one in twenty is a copy.
+    distance, neighbour = nearest(torch.cat([fake[:n], to_unit(held_out[:n])]), x)
+    ratio = distance[:n].quantile(0.05) / distance[n:].quantile(0.05)
+    final |= {
+        "nearest_ratio": ratio.item(),
+        "D_trained": mean_D(D, x[: len(held_out)], args.batch_size),
+        "D_held_out": mean_D(D, held_out, args.batch_size),  # far lower if D learns by heart
+        "parameters_G": parameters_G, "parameters_D": parameters_D,
+    }
 
+    # Draw
     title = f"{title}, epoch {args.epochs}"
-    draw_curves(history, reference, title, out)
-    draw_progression(progression, out)
-    draw_walk(G_ema, z_test, title, out)
-    draw_nearest(fake, paintings[nearest], distance, title, out)
+    draw_curves(history, real, title, out)
+    draw_progression(frames, title, out)
+    k = min(4, n // 8)
+    rows = [*others[: 8 * k].split(8), *fake[: 8 * k].split(8)]
+    labels = k * ["real"] + k * ["generated"]
+    plot_images(out / "dcgan_real_vs_generated.png", rows, title, labels)
+    draw_walk(G_ema, z, title, out)
+    draw_nearest(fake, to_unit(x[neighbour[:n]]), distance[:n], title, out)
 
+    # Save
     metrics = {
         "script": "dcgan.py", "args": vars(args), "dataset": name,
-        "torch": torch.__version__, "device": str(device),
-        "seconds": seconds, "images_per_second": args.epochs * passes * len(x) / seconds,
+        "torch": torch.__version__, "device": args.device,
+        "seconds": seconds,
+        "images_per_second": args.epochs * epoch_size(len(x), args.limit) / seconds,
         "history": history, "final": final,
     }
+    metrics = json.loads(json.dumps(metrics), parse_constant=lambda nan: None)  # JSON has no nan
     (out / "dcgan_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    print(f"{'':28}{'generated':>12}{'real':>12}")
-    for key, value in reference.items():
-        print(f"{key:28}{final[key]:12.3f}{value:12.3f}")
-    print(f"Nearest training image, 5% quantile over that of held-out images: "
-          f"{final['nearest_ratio']:.3f}")
-    print(f"D(x) at the end: {final['D_trained']:.3f} for images that it was trained on, "
-          f"{final['D_held_out']:.3f} for held-out ones")
-    print(f"torch {torch.__version__}, {device}, {seconds:.0f} s of training; figures in {out}")
+    report(final, seconds, args, out)
     return metrics
 
 
