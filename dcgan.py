@@ -375,7 +375,7 @@ def draw_curves(history, reference, title, out):
 
 
 def draw_progression(frames, title, out):
-    """The same eight z as training goes on: some epochs as rows, all as an animation."""
+    """The same eight z as training goes on: some epochs as rows, up to 50 as an animation."""
     last = len(frames)
     epochs = [e for e in (1, 5, 10, 20, 40, 60, 80, 100) if e < last] + [last]
     rows = [frames[e - 1] / 255 for e in epochs]
