@@ -18,7 +18,6 @@ N images   [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
 import argparse
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -70,10 +69,9 @@ def squared_error(x, x_hat):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]}."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # The learning rate rises to --lr in the first 30% of the steps, then falls to almost 0, and
-    # Adam's beta1 does the opposite [Smith & Topin 2017]. A single step would only see the 0.
+    # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=max(10, steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = {"train_sse": [], "test_sse": []}
 
     for epoch in range(1, args.epochs + 1):
@@ -81,7 +79,7 @@ def train(model, x, test_x, args):
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
 
-        for idx in progress(batches, f"Epoch {epoch}/{args.epochs}", args.epochs - epoch):
+        for idx in progress(batches, epoch, args.epochs):
             batch = x[idx]  # (B, 784)
             z = model.encode(batch)  # (B, k)
             x_hat = model.decode(z)  # (B, 784)
@@ -161,56 +159,54 @@ def fitted_codes(z, n):
     return MultivariateNormal(z_cpu.mean(0), covariance).sample([n]).float().to(z.device)
 
 
-@torch.no_grad()
-def measure_codes(model, x, y, test_x, test_y, k):
-    """Reconstructions and codes of the autoencoder, beside those of PCA with k directions."""
-    mean, directions = pca(x, k)
-    codes, test_codes = (x - mean) @ directions, (test_x - mean) @ directions
-    x_hat = mean + test_codes @ directions.T
+def measure_codes(model, z, x, y, test_z, test_x, test_y):
+    """Reconstructions and codes of the autoencoder, beside those of PCA.
 
-    z_votes = nearest_labels(model.encode(test_x), model.encode(x), y)
+    Training images x (N, 784) with codes z (N, k) and labels y (N,), and the same of the test.
+    """
+    mean, directions = pca(x, z.shape[1])
+    pca_z, pca_test_z = (x - mean) @ directions, (test_x - mean) @ directions
+    pca_x_hat = mean + pca_test_z @ directions.T
+
     test_sse = evaluate(model, test_x)
     return {
-        "train_sse": evaluate(model, x),
+        "train_sse": evaluate(model, x),  # of the final weights
         "test_sse": test_sse,
         "test_mse": test_sse / 784,
-        "pca_mse": squared_error(test_x, x_hat).mean().item() / 784,
+        "pca_mse": squared_error(test_x, pca_x_hat).mean().item() / 784,
         "mean_image_mse": squared_error(test_x, mean).mean().item() / 784,
-        "knn_accuracy": accuracy(z_votes, test_y),
-        "pca_knn_accuracy": accuracy(nearest_labels(test_codes, codes, y), test_y),
+        "knn_accuracy": accuracy(nearest_labels(test_z, z, y), test_y),
+        "pca_knn_accuracy": accuracy(nearest_labels(pca_test_z, pca_z, y), test_y),
         "pixel_knn_accuracy": accuracy(nearest_labels(test_x, x, y), test_y),
     }
 
 
-@torch.no_grad()
-def measure_images(model, x, test_x, digits, labels):
-    """Agreement and coverage of decoded codes, M of each sort, beside the test images (M, 784).
+def measure_images(model, z, test_z, test_x, digits, labels):
+    """Agreement and coverage of decoded codes, and of the test images (M, 784).
 
-    Neighbours come from all training digits (N, 784) and labels (N,), also if the model was
-    trained on fewer, x: so that every model has the same judge.
+    The judges are all training digits (N, 784) with their labels (N,), even if the model was
+    trained on fewer. z (n, k) are the codes of those, test_z (M, k) those of the test images.
     """
-    z = model.encode(test_x)  # (M, k)
-    samples = model.decode(torch.randn_like(z))  # draws from N(0, I)
-    fitted = model.decode(fitted_codes(model.encode(x), len(z)))
-    midpoints = model.decode((z + z.roll(-1, 0)) / 2)  # between a test image and the next
+    samples = model.decode(torch.randn_like(test_z))  # draws from N(0, I)
+    fitted = model.decode(fitted_codes(z, len(test_z)))
+    midpoints = model.decode((test_z + test_z.roll(-1, 0)) / 2)  # between an image and the next
     blends = (test_x + test_x.roll(-1, 0)) / 2  # the same without a model: a double exposure
-
-    images = {"": samples, "fitted_": fitted, "midpoint_": midpoints, "blend_": blends}
-    final = {}
-    for name, fake in images.items():
-        final[f"{name}agreement"] = agreement(nearest_labels(fake, digits, labels))
-    final["coverage"] = coverage(samples, test_x)
-    final["fitted_coverage"] = coverage(fitted, test_x)
-    final["agreement_real"] = agreement(nearest_labels(test_x, digits, labels))
-    final["coverage_real"] = coverage(digits[: len(test_x)], test_x)
-    return final
+    return {
+        "agreement": agreement(nearest_labels(samples, digits, labels)),
+        "fitted_agreement": agreement(nearest_labels(fitted, digits, labels)),
+        "midpoint_agreement": agreement(nearest_labels(midpoints, digits, labels)),
+        "blend_agreement": agreement(nearest_labels(blends, digits, labels)),
+        "agreement_real": agreement(nearest_labels(test_x, digits, labels)),
+        "coverage": coverage(samples, test_x),
+        "fitted_coverage": coverage(fitted, test_x),
+        "coverage_real": coverage(digits[: len(test_x)], test_x),
+    }
 
 
 # ----------------------------------------------------- figures
-@torch.no_grad()
-def draw_reconstructions(model, test_x, test_y, title, out):
+def draw_reconstructions(model, test_z, test_x, test_y, title, out):
     """The first ten test images, and the ten with the largest error."""
-    x_hat = model.decode(model.encode(test_x))
+    x_hat = model.decode(test_z)
     errors = squared_error(test_x, x_hat)
     labels = ["test image", "autoencoder"]
     title = f"{title}: squared error and label below; mean error of all {errors.mean():.1f}"
@@ -220,21 +216,17 @@ def draw_reconstructions(model, test_x, test_y, title, out):
         plot_images(out / f"ae_{name}.png", rows, title, labels, notes)
 
 
-@torch.no_grad()
-def draw_samples(model, x, title, out):
-    """Decoded draws from N(0, I), and from a Gaussian fitted to the codes of x (N, 784)."""
-    codes = model.encode(x)
-    noise = torch.randn(32, codes.shape[1]).to(codes.device)  # nothing in the loss puts codes there
-    z = torch.cat([noise, fitted_codes(codes, 32)])
+def draw_samples(model, z, title, out):
+    """Decoded draws from N(0, I), and from a Gaussian fitted to the codes z (N, k)."""
+    noise = torch.randn(32, z.shape[1]).to(z.device)  # nothing in the loss puts codes there
+    draws = torch.cat([noise, fitted_codes(z, 32)])
     labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
     title = f"{title}: decoded draws from N(0, I)\nand from a Gaussian fitted to the codes"
-    plot_images(out / "ae_prior_samples.png", model.decode(z).split(8), title, labels)
+    plot_images(out / "ae_prior_samples.png", model.decode(draws).split(8), title, labels)
 
 
-@torch.no_grad()
-def draw_interpolations(model, x, y, title, out):
-    """Decoded codes on the lines between five pairs of test images x (10, 784), labels y (10,)."""
-    z = model.encode(x)
+def draw_interpolations(model, z, y, title, out):
+    """Decoded codes on the lines between five pairs of test images: z (10, k), labels y (10,)."""
     t = torch.linspace(0, 1, 10, device=z.device)[:, None]
     rows = [model.decode(torch.lerp(z[i], z[i + 1], t)) for i in range(0, 10, 2)]
     labels = [f"{a} to {b}" for a, b in y.view(5, 2)]
@@ -262,7 +254,7 @@ def parse_args(argv=None):
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
     args = p.parse_args(argv)
-    if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
+    if min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) <= 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10:
         p.error("--limit must be at least 10")
@@ -273,7 +265,7 @@ def parse_args(argv=None):
         torch.empty(0, device=args.device)
     except Exception as error:  # torch raises several types
         p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
-    args.data, args.out = (os.path.expanduser(folder) for folder in (args.data, args.out))
+    args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
 
@@ -282,7 +274,7 @@ def report(final, seconds, args, out):
           f"PCA {final['pca_mse']:.5f}, mean image {final['mean_image_mse']:.5f}")
     print(f"Right label by 5 nearest neighbours: codes {final['knn_accuracy']:.1%}, "
           f"PCA {final['pca_knn_accuracy']:.1%}, pixels {final['pixel_knn_accuracy']:.1%}")
-    print(f"Samples (test digits): agreement {final['agreement']:.0%} "
+    print(f"Samples (real digits): agreement {final['agreement']:.0%} "
           f"({final['agreement_real']:.0%}), coverage {final['coverage']:.0%} "
           f"({final['coverage_real']:.0%})")
     print(f"torch {torch.__version__}, {args.device}, {seconds:.0f} s of training; "
@@ -310,21 +302,22 @@ def main(argv=None):
     start = time.time()
     history = train(model, x, test_x, args)
     seconds = time.time() - start
+    model.requires_grad_(False)
 
     # Measure
+    z, test_z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)
     final = {"parameters": sum(p.numel() for p in model.parameters())}
-    final |= measure_codes(model, x, y, test_x, test_y, args.latent_dim)
-    final |= measure_images(model, x, test_x[:5000], digits, labels)  # for speed
+    final |= measure_codes(model, z, x, y, test_z, test_x, test_y)
+    final |= measure_images(model, z, test_z[:5000], test_x[:5000], digits, labels)
 
     # Draw
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
     curves["PCA, test"] = 784 * final["pca_mse"]  # a flat line
     plot_curves(out / "ae_loss.png", {"squared error per image": curves}, title)
-    with torch.no_grad():
-        scatter_digits(out / "ae_latent.png", model.encode(test_x), test_y, f"{title}: codes")
-    draw_reconstructions(model, test_x, test_y, title, out)
-    draw_samples(model, x, title, out)
-    draw_interpolations(model, test_x[:10], test_y[:10], title, out)
+    scatter_digits(out / "ae_latent.png", test_z, test_y, f"{title}: codes")
+    draw_reconstructions(model, test_z, test_x, test_y, title, out)
+    draw_samples(model, z, title, out)
+    draw_interpolations(model, test_z[:10], test_y[:10], title, out)
 
     # Save
     torch.save({"args": vars(args), "model": model.state_dict()}, out / "ae.pt")

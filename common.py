@@ -6,7 +6,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure  # not pyplot, which keeps every figure open
@@ -70,45 +69,37 @@ def load_paintings(folder, synthetic=False):
     if synthetic:
         return "drawn paintings", draw_paintings(2776, seed=1)
 
+    paths = find_images(folder)
+    print(f"Reading {len(paths):,} images")
     images, unreadable = [], []
-    for path in progress(find_images(folder), "Decoding"):
+    for path in paths:
         try:
             images.append(read_image(path))
         except Exception as error:  # Pillow raises many types
-            unreadable.append(ascii_only(f"{path.name}: {error}"))
+            unreadable.append(f"{path.name}: {error}")
     if unreadable:
-        print(f"Unreadable images, left out: {len(unreadable)}. The first is {unreadable[0]}")
+        print(f"Unreadable images, left out: {len(unreadable)}. The first is {unreadable[0]!a}")
     if not images:
         raise SystemExit(f"error: --data {folder}: no image could be read")
-    return ascii_only(folder.resolve().name), torch.stack(images)
-
-
-def ascii_only(text):
-    """The text with ? for what not every terminal can print."""
-    return text.encode("ascii", "replace").decode()
+    name = folder.resolve().name.encode("ascii", "replace").decode()  # what any terminal can print
+    return name, torch.stack(images)
 
 
 def find_images(folder):
     """Paths of the images below `folder`, sorted. SystemExit if there are none."""
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise SystemExit(f"error: --data {folder} {what}")
-
-    def leave_out(error):
-        print(ascii_only(f"A folder is left out: {error}"))
+        raise SystemExit(f"error: --data {folder}: there is no such folder")
 
     paths = []
-    for parent, folders, files in os.walk(folder, onerror=leave_out):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # where walk goes next
         paths += [Path(parent, name) for name in files if not name.startswith(".")]
 
     images = sorted(path for path in paths if path.suffix.lower() in IMG_EXTENSIONS)
     if not images:
-        found = " ".join(sorted({path.suffix.lower() or path.name for path in paths}))
+        found = " ".join(sorted({path.suffix.lower() or "(no suffix)" for path in paths}))
         found = f"only {found}" if found else "no files"
-        kinds = " ".join(IMG_EXTENSIONS)
-        raise SystemExit(f"error: --data {folder} has {found}. Read are {kinds}; "
-                         f"linked folders are not followed")
+        raise SystemExit(f"error: --data {folder} has {found}. Read are {' '.join(IMG_EXTENSIONS)}")
     return images
 
 
@@ -136,27 +127,24 @@ def explain_stand_in(name, folder, error):
 
 
 def draw_digits(n, seed):
-    """A stand-in: digits of matplotlib's fonts, moved, turned, slanted and stretched.
+    """A stand-in: printed digits, moved, turned, slanted and stretched.
 
     Returns images (n, 28, 28) uint8 and labels (n,).
     """
     g = torch.Generator().manual_seed(seed)
-    folder = Path(matplotlib.get_data_path(), "fonts/ttf")
-    fonts = sorted(folder.glob("DejaVuS*[!y].ttf"))  # skip the two Display fonts: no digits
-    glyphs = torch.empty(len(fonts), 10, 28, 28)
-    for i, path in enumerate(fonts):
-        font = ImageFont.truetype(str(path), 24)
-        for digit in range(10):
-            image = Image.new("L", (28, 28))
-            ImageDraw.Draw(image).text((14, 14), str(digit), fill=255, font=font, anchor="mm")
-            glyphs[i, digit] = pil_to_tensor(image)
+    font = ImageFont.load_default(24)
+    glyphs = torch.empty(10, 1, 28, 28)
+    for digit in range(10):
+        image = Image.new("L", (28, 28))
+        ImageDraw.Draw(image).text((14, 14), str(digit), fill=255, font=font, anchor="mm")
+        glyphs[digit] = pil_to_tensor(image)
 
     labels = torch.randint(10, (n,), generator=g)
-    images = glyphs[torch.randint(len(fonts), (n,), generator=g), labels]
     spread = torch.tensor([0.12, 0.12, 0.06])  # of the 2 x 3 matrix: its last column is the shift
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
-    return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0].byte(), labels
+    images = F.grid_sample(glyphs[labels], grid, align_corners=False)
+    return images[:, 0].byte(), labels
 
 
 def draw_paintings(n, seed):
@@ -170,38 +158,42 @@ def draw_paintings(n, seed):
     return (255 * x).byte()
 
 
-def progress(batches, label, epochs_left=0):
+def progress(batches, epoch, epochs):
     """Yield the batches; in a terminal or notebook, show percent done and time left."""
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
     start = time.time()
     for i, batch in enumerate(batches, 1):
         yield batch  # here the caller's loop body runs
-        if visible and (i % 10 == 0 or i == len(batches)):
-            whole = (time.time() - start) * len(batches) / i  # seconds of an epoch
-            left = whole * (1 - i / len(batches))
-            text = f"{label}: {i / len(batches):.0%}, {left:.0f} s left"
-            if epochs_left:
-                text += f", {(left + epochs_left * whole) / 60:.0f} min of the run"
+        if visible and i % 10 == 0:
+            done = i / len(batches)
+            whole = (time.time() - start) / done  # seconds of an epoch
+            left = whole * (1 - done)
+            run = (left + whole * (epochs - epoch)) / 60
+            text = f"Epoch {epoch}/{epochs}: {done:.0%}, {left:.0f} s left"
+            text += f", {run:.0f} min of the run"
             print(f"{text:60}", end="\r", file=sys.stderr, flush=True)
+    if visible:
+        print(" " * 60, end="\r", file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------- plots
-def save_figure(fig, path, replace=False):
-    """Save a figure as PNG; SystemExit if it cannot be written.
+def save_figure(fig, path, replace=None):
+    """Save a figure as PNG; SystemExit if it cannot be written. In a notebook also show it.
 
-    In a notebook also show it, with `replace` in the place of the last one of this name.
+    With replace = False it can be replaced later, by a figure of this path with replace = True.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path, dpi=100, bbox_inches="tight")
     except OSError as error:
-        raise SystemExit(f"error: cannot write {path}: {error.strerror}")
+        raise SystemExit(f"error: cannot write {path}: {error}")
     if "ipykernel" in sys.modules:
         from IPython import display
-        display.display(display.Image(str(path)), display_id=path.name, update=replace)
+        how = {} if replace is None else {"display_id": str(path), "update": replace}
+        display.display(display.Image(str(path)), **how)
 
 
-def plot_images(path, rows, title, labels=(), notes=(), replace=False):
+def plot_images(path, rows, title, labels=(), notes=(), replace=None):
     """Rows of images, each (n, 784) or (n, C, H, W) in [0, 1]. Labels stand beside, notes below."""
     n, images = len(rows[0]), torch.cat(list(rows)).cpu()
     if images.dim() == 2:
@@ -247,7 +239,7 @@ def plot_curves(path, panels, title, bands={}):
 
 
 def scatter_digits(path, z, labels, title):
-    """A map of codes z (N, k), coloured by digit, labels (N,), with a number where each is densest.
+    """A map of codes z (N, k), coloured by digit, labels (N,), with a number at each one's median.
 
     It shows z itself for k <= 2, otherwise its first two principal components. Dashed circles
     mark 1, 2 and 3 standard deviations of N(0, I).
@@ -265,10 +257,8 @@ def scatter_digits(path, z, labels, title):
     for digit in labels.unique().tolist():
         points = z[labels == digit]
         ax.scatter(*points.T, s=5, alpha=0.7, lw=0, color=f"C{digit}", label=digit)
-        # The densest place: where the twentieth neighbour is nearest.
-        neighbours = torch.cdist(points, points).sort().values[:, min(20, len(points) - 1)]
         box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": f"C{digit}"}
-        ax.annotate(digit, points[neighbours.argmin()].tolist(), weight="bold", bbox=box)
+        ax.annotate(digit, points.median(0).values.tolist(), weight="bold", bbox=box)
     for radius in (1, 2, 3):
         ax.add_patch(Circle((0, 0), radius, fill=False, ls="--"))
 

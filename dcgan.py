@@ -22,7 +22,6 @@ what other real images score.
 import argparse
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -82,8 +81,7 @@ def make_generator(width=64, latent_dim=100):
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
     D = Network(
-        # Pad with black, -1. Padded with mid-grey, 0, a batch of half the contrast would give half
-        # the outputs, and BatchNorm undoes any scale: D could not see contrast.
+        # Pad with black, -1: padded with 0, D could not see contrast (README, part 4).
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -100,8 +98,8 @@ def make_discriminator(width=64):
         nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False),
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
-    # Spectral normalisation divides weights by their norm, so that the logit cannot change faster
-    # than what enters the last layer [Miyato et al. 2018]. BatchNorm would undo it elsewhere.
+    # Spectral normalisation divides the last convolution's weights by their largest singular
+    # value: D's opinion changes less from image to image [Miyato et al. 2018].
     spectral_norm(D[-2])
     return D
 
@@ -124,32 +122,33 @@ def discriminator_loss(logit_real, logit_fake):
 def generator_loss(logit_fake):
     """Mean of -log D(G(z)), the "non-saturating" loss of Goodfellow et al. 2014. (B,) -> ()
 
-    For each image its gradient has the direction of that of log(1 - D(G(z))), but it is strong
-    where D(G(z)) is near 0.
+    Where D(G(z)) is near 0, its gradient is strong, and that of log(1 - D(G(z))) almost zero.
     """
     return -F.logsigmoid(logit_fake).mean()
 
 
 # ------------------------------------------------------- train
 def train(G, D, x, reference, z_fixed, args, title, out):
-    """Train on images x; after each epoch compare samples G(z_fixed) with `reference`.
+    """Train on images x; after each epoch compare samples of z_fixed with `reference`.
 
-    x (N, 3, 64, 64) uint8, or digits (N, 1, 28, 28); reference (n, ...) likewise. Returns the
-    averaged G, {name: [one value per epoch]}, eight samples per epoch, and the seconds it took.
+    x (N, 3, 64, 64) uint8, or digits (N, 1, 28, 28); reference (n, 3, 64, 64) in [0, 1]. Returns
+    the averaged G, {name: [one value per epoch]}, eight samples per epoch, and the seconds.
     """
     # As the players move around each other, G's weights move around an average. Samples are made
     # by that average [Yazici et al. 2019, arXiv 1806.04498]. It begins as the plain mean of all
     # steps. With --average 0.995 it forgets what is older than about 1 / (1 - 0.995) = 200 steps.
-    def running_mean(mean, new, t):
-        return mean.lerp_(new, (1 / (t + 1)).clamp(min=1 - args.average))
+    def running_mean(mean, new, steps):
+        share = (1 / (steps + 1)).clamp(min=1 - args.average)
+        return mean.lerp_(new, share)
 
     G_ema = AveragedModel(G, avg_fn=running_mean)
-    # Each player's step changes the other's gradient, so old gradients mislead: no momentum and a
-    # shorter average of their squares [Karras et al. 2018, arXiv 1710.10196]. D has half G's
-    # learning rate, to delay the moment when it overpowers G.
+    # Each player's step changes the other's gradient, so old gradients mislead: no momentum, the
+    # first beta [Karras et al. 2018, arXiv 1710.10196]. D has half G's learning rate, to delay the
+    # moment when it overpowers G.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
+    names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
     done, seconds, history, frames = 0, 0.0, {}, []
     if args.resume:
         done, seconds, history, frames = load_checkpoint(parts, len(x), args, out)
@@ -157,12 +156,12 @@ def train(G, D, x, reference, z_fixed, args, title, out):
     for epoch in range(done + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
-        totals = torch.zeros(5, device=x.device)
+        totals = torch.zeros(len(names), device=x.device)
         order = torch.randperm(epoch_size(len(x), args.limit), device=x.device) % len(x)
         # Drop a short last batch: its BatchNorm statistics would be poor.
         batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
 
-        for idx in progress(batches, f"Epoch {epoch}/{args.epochs}", args.epochs - epoch):
+        for idx in progress(batches, epoch, args.epochs):
             real = to_model(x[idx])  # (B, 3, 64, 64)
             z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
 
@@ -187,7 +186,6 @@ def train(G, D, x, reference, z_fixed, args, title, out):
             outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
             totals += torch.stack([loss_D, loss_G, *outputs]).detach()
 
-        names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
         row = dict(zip(names, (totals / len(batches)).tolist()))
         seconds += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
@@ -196,11 +194,12 @@ def train(G, D, x, reference, z_fixed, args, title, out):
         # G_ema averages weights only: update_bn runs it on z to measure BatchNorm's statistics.
         update_bn(z_fixed.split(64), G_ema)
         samples = generate(G_ema, z_fixed)
-        row |= score(samples[: len(reference)], to_unit(reference))
+        row |= score(samples[: len(reference)], reference)
         for name, value in row.items():
             history.setdefault(name, []).append(value)
         frames.append((255 * samples[:8]).byte().cpu())
-        rows, heading = samples[:64].split(8), f"{title}, epoch {epoch}: samples"
+        rows = samples[:64].split(8)
+        heading = f"{title}, epoch {epoch}: samples"
         plot_images(out / "dcgan_samples.png", rows, heading, replace=epoch > done + 1)
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.3f}  Loss_G: {row['loss_G']:.3f}"
               f"  D(x): {row['D_x']:.3f}  D(G(z)): {row['D_G_z1']:.3f}/{row['D_G_z2']:.3f}"
@@ -211,7 +210,7 @@ def train(G, D, x, reference, z_fixed, args, title, out):
         state |= {"args": vars(args) | {"images": len(x)}, "epoch": epoch}
         state |= {"seconds": seconds, "history": history, "frames": frames}
         torch.save(state, out / "dcgan.part")  # if interrupted here, the previous one survives
-        os.replace(out / "dcgan.part", out / "dcgan.pt")
+        (out / "dcgan.part").replace(out / "dcgan.pt")
     return G_ema, history, frames, seconds
 
 
@@ -238,7 +237,7 @@ def load_checkpoint(parts, n, args, out):
 
 
 def epoch_size(n, limit):
-    """Images in an epoch: n, but several times n if the whole set has fewer than 2,000."""
+    """Images in an epoch: n, or several times n if that is below 2,000 and not due to --limit."""
     return n * math.ceil(2000 / n) if n < limit else n
 
 
@@ -313,8 +312,8 @@ def random_features(x):
 def coverage(fake, real):
     """Share of real images with a fake nearby, in features (N, d): are all kinds there?
 
-    Nearby: not farther than the fifth nearest other real one   [Naeem et al. 2020, arXiv
-    2002.09797].
+    Nearby means: not farther away than the fifth nearest other real image   [Naeem et al. 2020,
+    arXiv 2002.09797].
     """
     radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
     return (torch.cdist(real, fake).amin(1) <= radius).float().mean().item()
@@ -346,17 +345,17 @@ def mean_D(D, x, batch_size):
     D is never in eval mode: its BatchNorm takes its statistics from the batch, so D(x) also
     depends on the rest of it.
     """
-    batches = [batch for batch in x.split(batch_size) if len(batch) == batch_size]
+    size = min(batch_size, len(x))
+    batches = [batch for batch in x.split(size) if len(batch) == size]
     return torch.tensor([D(to_model(batch)).sigmoid().mean() for batch in batches]).mean().item()
 
 
 # ----------------------------------------------------- figures
-# A rule of thumb for the means of an epoch: below Loss_D's range D is winning, above it D is often
-# fooled, because D is weak or because G is good.
+# A rule of thumb for the means of an epoch. Good runs leave the ranges, too: README, part 4.
 HEALTHY = {"Loss_D": (0.3, 0.8), "D(x)": (0.5, 0.9), "D(G(z))": (0.1, 0.5)}
 
 
-def draw_curves(history, reference, title, out):
+def draw_curves(history, real, title, out):
     """Losses and D's outputs, with the healthy ranges shaded; and the measures of the samples."""
     panels = {
         "Loss_D": {"Loss_D": history["loss_D"], "D says 1/2": 2 * math.log(2)},
@@ -367,10 +366,10 @@ def draw_curves(history, reference, title, out):
     heading = f"{title}; shaded: the healthy ranges"
     plot_curves(out / "dcgan_curves.png", panels, heading, HEALTHY)
 
-    panels = {"SWD": {"generated": history["swd"], "real": reference["swd"]}}
+    panels = {"SWD": {"generated": history["swd"], "real": real["swd"]}}
     for name in ("repetition", "coverage"):
         percent = [100 * share for share in history[name]]
-        panels[f"{name} (%)"] = {"generated": percent, "real": 100 * reference[name]}
+        panels[f"{name} (%)"] = {"generated": percent, "real": 100 * real[name]}
     plot_curves(out / "dcgan_measures.png", panels, f"{title}: compared with real images")
 
 
@@ -449,7 +448,7 @@ def parse_args(argv=None):
         p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
     if args.digits and args.data == p.get_default("data"):
         args.data = "data"
-    args.data, args.out = (os.path.normpath(os.path.expanduser(f)) for f in (args.data, args.out))
+    args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
 
@@ -493,7 +492,7 @@ def main(argv=None):
     # Samples are compared with n training images. What n other training images score is the
     # column "real".
     n = min(1024, len(x) // 2)
-    reference, others = x[:n], to_unit(x[n : 2 * n])
+    reference, others = to_unit(x[: 2 * n]).split(n)
     # Drawn images, asked for or in the place of real ones, get a folder of their own.
     drawn = name in ("drawn paintings", "drawn digits")
     out = Path(args.out, "synthetic") if drawn else Path(args.out)
@@ -508,22 +507,19 @@ def main(argv=None):
     parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {args.device}; "
           f"parameters: G {parameters_G:,}, D {parameters_D:,}")
-    if n < 50:
-        print(f"Measures of {n} images mean little.")
-    if x.min() == x.max():
-        print("All images are one colour: SWD and repetition are not defined.")
     z = torch.randn(1024, args.latent_dim, 1, 1).to(args.device)
     G_ema, history, frames, seconds = train(G, D, x, reference, z, args, title, out)
 
     # Measure
-    final = {name: values[-1] for name, values in history.items()}
-    real = score(others, to_unit(reference))
-    final |= {f"{name}_real": value for name, value in real.items()}
+    real = score(others, reference)
     fake = generate(G_ema, z)
     # Copies would be nearer to training images than held-out images are: a ratio far below 1. The
     # 5% quantile falls if one in twenty is a copy.
     distance, neighbour = nearest(torch.cat([fake[:n], to_unit(held_out[:n])]), x)
-    ratio = distance[:n].quantile(0.05) / distance[n:].quantile(0.05)
+    of_fake, of_held_out = distance[:n], distance[n:]
+    ratio = of_fake.quantile(0.05) / of_held_out.quantile(0.05)
+    final = {key: values[-1] for key, values in history.items()}
+    final |= {f"{key}_real": value for key, value in real.items()}
     final |= {
         "nearest_ratio": ratio.item(),
         "D_trained": mean_D(D, x[: len(held_out)], args.batch_size),
@@ -540,7 +536,7 @@ def main(argv=None):
     labels = k * ["real"] + k * ["generated"]
     plot_images(out / "dcgan_real_vs_generated.png", rows, title, labels)
     draw_walk(G_ema, z, title, out)
-    draw_nearest(fake, to_unit(x[neighbour[:n]]), distance[:n], title, out)
+    draw_nearest(fake, to_unit(x[neighbour[:n]]), of_fake, title, out)
 
     # Save
     metrics = {
@@ -550,7 +546,8 @@ def main(argv=None):
         "images_per_second": args.epochs * epoch_size(len(x), args.limit) / seconds,
         "history": history, "final": final,
     }
-    metrics = json.loads(json.dumps(metrics), parse_constant=lambda nan: None)  # JSON has no nan
+    # JSON has no nan and no infinity: null.
+    metrics = json.loads(json.dumps(metrics), parse_constant=lambda nan: None)
     (out / "dcgan_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     report(final, seconds, args, out)
     return metrics

@@ -21,7 +21,6 @@ with the probability that the decoder gives; a grey pixel of 0.3 counts as white
 import argparse
 import json
 import math
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -114,15 +113,11 @@ def elbo_terms(model, x):
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]}.
-
-    With --binarize x is grey, and drawn black or white here; test_x comes drawn already.
-    """
+    """Train on x (N, 784). Returns {name: [one value per epoch]}."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # The learning rate rises to --lr in the first 30% of the steps, then falls to almost 0, and
-    # Adam's beta1 does the opposite [Smith & Topin 2017]. A single step would only see the 0.
+    # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=max(10, steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
     history = defaultdict(list)
 
     for epoch in range(1, args.epochs + 1):
@@ -130,7 +125,7 @@ def train(model, x, test_x, args):
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
 
-        for idx in progress(batches, f"Epoch {epoch}/{args.epochs}", args.epochs - epoch):
+        for idx in progress(batches, epoch, args.epochs):
             batch = x[idx]  # (B, 784)
             if args.binarize:
                 batch = torch.bernoulli(batch)  # white with probability x, redrawn each epoch
@@ -140,7 +135,7 @@ def train(model, x, test_x, args):
 
             opt.zero_grad()
             loss.backward()
-            # The KL holds sigma^2 = exp(logvar): one image of large logvar could undo all learning.
+            # The KL contains exp(logvar): one unusual image may have a huge gradient.
             nn.utils.clip_grad_norm_(model.parameters(), 100)
             opt.step()
             schedule.step()
@@ -238,12 +233,8 @@ def coverage(fake, real):
     return (torch.cdist(real, fake).amin(1) <= radius).float().mean().item()
 
 
-@torch.no_grad()
-def measure_codes(model, mu, x, y, test_x, test_y, grey_test_x):
-    """What the codes mu (M, k) keep of test_x (M, 784), and how many dimensions they use.
-
-    With --binarize x (N, 784) and test_x are black and white, grey_test_x (M, 784) is not.
-    """
+def measure_codes(model, x, y, mu, test_x, test_y):
+    """What the codes mu (M, k) keep of test_x (M, 784), and how many dimensions they use."""
     floor, mean_image = baselines(model, test_x)
     return {
         "floor": floor,
@@ -251,20 +242,19 @@ def measure_codes(model, mu, x, y, test_x, test_y, grey_test_x):
         # A dimension is in use if its mu varies from image to image   [Burda et al. 2016]. In the
         # others q(z|x) stays close to N(0, 1).
         "active_units": (mu.var(0) > 0.01).sum().item(),
-        "test_mse": (grey_test_x - model.decode(mu)).square().mean().item(),  # per pixel
+        "test_mse": (test_x - model.decode(mu)).square().mean().item(),  # per pixel
         "knn_accuracy": accuracy(nearest_labels(mu, model.encode(x)[0], y), test_y),
     }
 
 
-@torch.no_grad()
 def measure_images(model, mu, test_x, digits, labels):
-    """Agreement and coverage of decoded codes, beside the test images (M, 784) with codes mu.
+    """Agreement and coverage of decoded codes, and of the test images (M, 784) themselves.
 
-    Neighbours come from all training digits (N, 784) and labels (N,), also if the model was
-    trained on fewer: so that every model has the same judge.
+    The judges are all training digits (N, 784) with their labels (N,), even if the model was
+    trained on fewer. mu (M, k) are the codes of the test images.
     """
-    samples = model.decode(torch.randn_like(mu))
-    midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between a test image and the next
+    samples = model.decode(torch.randn_like(mu))  # draws from N(0, I)
+    midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between an image and the next
     return {
         "agreement": agreement(nearest_labels(samples, digits, labels)),
         "midpoint_agreement": agreement(nearest_labels(midpoints, digits, labels)),
@@ -285,7 +275,6 @@ def draw_curves(history, args, title, out):
     plot_curves(out / "vae_curves.png", panels, title)
 
 
-@torch.no_grad()
 def draw_reconstructions(model, x, mu, title, out):
     """Ten test images x (10, 784) and their reconstructions from mu (10, k)."""
     x_hat = model.decode(mu)
@@ -295,7 +284,6 @@ def draw_reconstructions(model, x, mu, title, out):
     plot_images(out / "vae_reconstructions.png", [x, x_hat], title, labels, notes)
 
 
-@torch.no_grad()
 def draw_interpolations(model, mu, y, title, out):
     """Decoded codes on the lines between five pairs of test images: mu (10, k), labels y (10,)."""
     t = torch.linspace(0, 1, 10, device=mu.device)[:, None]
@@ -304,7 +292,6 @@ def draw_interpolations(model, mu, y, title, out):
     plot_images(out / "vae_interpolation.png", rows, f"{title}: interpolated codes", labels)
 
 
-@torch.no_grad()
 def draw_samples(model, k, title, out):
     """Decoded draws from N(0, I), as means of p(x|z); for k = 2, also the whole plane."""
     device = model.mean.device
@@ -319,11 +306,10 @@ def draw_samples(model, k, title, out):
         plot_images(out / "vae_manifold.png", plane, title, notes[::-1], notes)
 
 
-@torch.no_grad()
 def draw_traversal(model, mu, kl, title, out):
     """One code mu (k,); each row changes one of the eight dimensions with the largest KL, kl (k,).
 
-    They say most about an image: where KL is 0, q(z|x) is the same for all images.
+    They say most about an image. Where the mean KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
@@ -361,7 +347,7 @@ def parse_args(argv=None):
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
     args = p.parse_args(argv)
-    if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
+    if min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) <= 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10 or args.beta < 0:
         p.error("--limit must be at least 10, --beta at least 0")
@@ -374,7 +360,7 @@ def parse_args(argv=None):
         torch.empty(0, device=args.device)
     except Exception as error:  # torch raises several types
         p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
-    args.data, args.out = (os.path.expanduser(folder) for folder in (args.data, args.out))
+    args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
 
@@ -387,7 +373,7 @@ def report(final, seconds, args, out):
         print(f"-log p(x): {final['nll']:.2f} nats per image, with 500 importance samples")
     print(f"Right label by 5 nearest neighbours: {final['knn_accuracy']:.1%}; "
           f"dimensions in use: {final['active_units']}")
-    print(f"Samples (test digits): agreement {final['agreement']:.0%} "
+    print(f"Samples (real digits): agreement {final['agreement']:.0%} "
           f"({final['agreement_real']:.0%}), coverage {final['coverage']:.0%} "
           f"({final['coverage_real']:.0%})")
     print(f"torch {torch.__version__}, {args.device}, {seconds:.0f} s of training; "
@@ -406,13 +392,12 @@ def main(argv=None):
     x, y = digits[: args.limit], labels[: args.limit]
     test_x = grey_test_x
     if args.binarize:  # with its own seed: the same test images in every run
+        name += ", binarised"
         g = torch.Generator().manual_seed(0)
         test_x = torch.bernoulli(grey_test_x.cpu(), generator=g).to(args.device)
     # Drawn digits, asked for or in the place of MNIST, get a folder of their own.
     out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
     title = f"VAE, {name}, k = {args.latent_dim}, {args.likelihood}, beta = {args.beta:g}"
-    if args.binarize:
-        title += ", binarised"
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {args.device}")
     plot_images(out / "vae_data.png", test_x[:50].split(10), f"{name}: test images")
 
@@ -421,22 +406,22 @@ def main(argv=None):
     start = time.time()
     history = train(model, x, test_x, args)
     seconds = time.time() - start
+    model.requires_grad_(False)
 
     # Measure
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= {key: values[-1] for key, values in history.items()}
-    with torch.no_grad():
-        mu, logvar = model.encode(test_x)  # (M, k)
+    mu, logvar = model.encode(test_x)  # (M, k)
     train_x = torch.bernoulli(x) if args.binarize else x
-    final |= measure_codes(model, mu, train_x, y, test_x, test_y, grey_test_x)
+    final |= measure_codes(model, train_x, y, mu, test_x, test_y)
     final |= measure_images(model, mu[:5000], grey_test_x[:5000], digits, labels)
-    # p(x|z) is a probability of black-and-white digits: a grey one has none.
+    # Only black-and-white digits have a p(x) to estimate: see README.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     # Draw
     draw_curves(history, args, title, out)
     scatter_digits(out / "vae_latent.png", mu, test_y, f"{title}: mu")
-    draw_reconstructions(model, grey_test_x[:10], mu[:10], title, out)
+    draw_reconstructions(model, test_x[:10], mu[:10], title, out)
     draw_interpolations(model, mu[:10], test_y[:10], title, out)
     draw_samples(model, args.latent_dim, title, out)
     draw_traversal(model, mu[0], kl_divergence(mu, logvar).mean(0), title, out)
