@@ -47,8 +47,8 @@ class Autoencoder(nn.Module):
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
-        # sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
-        self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
+        # sigmoid(logit(mean)) = mean, with mean in [0.001, 0.999], as the logit of 0 is infinite.
+        self.decoder[-1].bias.data = mean.logit(eps=0.001)
 
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> codes (B, k)"""
@@ -131,7 +131,7 @@ def nearest_labels(queries, points, labels):
 
 
 def accuracy(votes, labels):
-    """How often the most frequent of an image's votes (M, 5) is its label (M,). Share of images"""
+    """Share of images whose most frequent vote is their label. Votes (M, 5), labels (M,)"""
     return (F.one_hot(votes, 10).sum(1).argmax(1) == labels).float().mean().item()
 
 
@@ -182,10 +182,10 @@ def measure_codes(model, z, x, y, test_z, test_x, test_y):
 
 
 def measure_images(model, z, test_z, test_x, digits, labels):
-    """Agreement and coverage of decoded codes, and of the test images (M, 784).
+    """Agreement and coverage of decoded codes, and of real digits.
 
-    The judges are all training digits (N, 784) with their labels (N,), even if the model was
-    trained on fewer. z (n, k) are the codes of those, test_z (M, k) those of the test images.
+    Agreement is judged by all training digits (N, 784) with labels (N,), even if the model was
+    trained on fewer, whose codes are z (n, k). Coverage is judged by the test images (M, 784).
     """
     samples = model.decode(torch.randn_like(test_z))  # draws from N(0, I)
     fitted = model.decode(fitted_codes(z, len(test_z)))
@@ -254,7 +254,7 @@ def parse_args(argv=None):
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
     args = p.parse_args(argv)
-    if min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) <= 0:
+    if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10:
         p.error("--limit must be at least 10")
@@ -302,7 +302,7 @@ def main(argv=None):
     start = time.time()
     history = train(model, x, test_x, args)
     seconds = time.time() - start
-    model.requires_grad_(False)
+    model.requires_grad_(False)  # only measured from here on
 
     # Measure
     z, test_z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)

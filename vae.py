@@ -22,7 +22,6 @@ import argparse
 import json
 import math
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -43,10 +42,7 @@ def mlp(*sizes):
 
 
 class VAE(nn.Module):
-    """Encoder 784 -> 768 -> 512 -> mu and logvar, decoder latent_dim -> 512 -> 768 -> 784
-
-    These are the sizes for hidden = [768, 512].
-    """
+    """784 -> 768 -> 512 -> mu and logvar; z -> 512 -> 768 -> 784, for hidden = [768, 512]"""
 
     def __init__(self, mean, hidden, latent_dim, likelihood="bernoulli"):
         super().__init__()
@@ -55,8 +51,8 @@ class VAE(nn.Module):
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
-        # sigmoid(logit(mean)) = mean. Clamped, since the logit of 0 is infinite.
-        self.decoder[-1].bias.data = mean.clamp(0.001, 0.999).logit()
+        # sigmoid(logit(mean)) = mean, with mean in [0.001, 0.999], as the logit of 0 is infinite.
+        self.decoder[-1].bias.data = mean.logit(eps=0.001)
 
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
@@ -118,7 +114,7 @@ def train(model, x, test_x, args):
     # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
     steps = args.epochs * math.ceil(len(x) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
-    history = defaultdict(list)
+    history = {}
 
     for epoch in range(1, args.epochs + 1):
         totals = torch.zeros(2, device=x.device)
@@ -150,7 +146,7 @@ def train(model, x, test_x, args):
             "test_recon": test_recon, "test_kl": test_kl,
         }
         for name, value in row.items():
-            history[name].append(value)
+            history.setdefault(name, []).append(value)
         print(f"Epoch {epoch:2d}/{args.epochs} - Total Loss: {row['train_loss']:7.3f} "
               f"- Recon: {recon:7.3f} - KL: {kl:6.3f} - Test: {row['test_loss']:7.3f}", flush=True)
         if not math.isfinite(row["train_loss"] + row["test_loss"]):
@@ -197,10 +193,10 @@ def baselines(model, x):
     """The reconstruction term, in nats, of a perfect decoder and of the mean image. x (N, 784)"""
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
-        return 0.0, 4 * (x - mean).square().sum(1).mean().item()
+        return {"floor": 0.0, "mean_image": 4 * (x - mean).square().sum(1).mean().item()}
     floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0 if pixels are grey
     cost = F.binary_cross_entropy(mean, x, reduction="sum")
-    return floor.item() / len(x), cost.item() / len(x)
+    return {"floor": floor.item() / len(x), "mean_image": cost.item() / len(x)}
 
 
 def nearest_labels(queries, points, labels):
@@ -213,7 +209,7 @@ def nearest_labels(queries, points, labels):
 
 
 def accuracy(votes, labels):
-    """How often the most frequent of an image's votes (M, 5) is its label (M,). Share of images"""
+    """Share of images whose most frequent vote is their label. Votes (M, 5), labels (M,)"""
     return (F.one_hot(votes, 10).sum(1).argmax(1) == labels).float().mean().item()
 
 
@@ -235,10 +231,7 @@ def coverage(fake, real):
 
 def measure_codes(model, x, y, mu, test_x, test_y):
     """What the codes mu (M, k) keep of test_x (M, 784), and how many dimensions they use."""
-    floor, mean_image = baselines(model, test_x)
     return {
-        "floor": floor,
-        "mean_image": mean_image,
         # A dimension is in use if its mu varies from image to image   [Burda et al. 2016]. In the
         # others q(z|x) stays close to N(0, 1).
         "active_units": (mu.var(0) > 0.01).sum().item(),
@@ -248,10 +241,10 @@ def measure_codes(model, x, y, mu, test_x, test_y):
 
 
 def measure_images(model, mu, test_x, digits, labels):
-    """Agreement and coverage of decoded codes, and of the test images (M, 784) themselves.
+    """Agreement and coverage of decoded codes, and of real digits.
 
-    The judges are all training digits (N, 784) with their labels (N,), even if the model was
-    trained on fewer. mu (M, k) are the codes of the test images.
+    Agreement is judged by all training digits (N, 784) with labels (N,), even if the model was
+    trained on fewer. Coverage is judged by the test images (M, 784), whose codes are mu (M, k).
     """
     samples = model.decode(torch.randn_like(mu))  # draws from N(0, I)
     midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between an image and the next
@@ -298,7 +291,7 @@ def draw_samples(model, k, title, out):
     samples = model.decode(torch.randn(8, 8, k).to(device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
     if k == 2:
-        steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 16))  # quantiles of N(0, 1)
+        steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))  # quantiles
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
         notes = [f"{step:.1f}" for step in steps]
@@ -312,7 +305,7 @@ def draw_traversal(model, mu, kl, title, out):
     They say most about an image. Where the mean KL is 0, q(z|x) is the same for all images.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
-    steps = torch.special.ndtri(torch.linspace(0.02, 0.98, 11)).to(mu.device)
+    steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 11)).to(mu.device)
     z = mu.repeat(len(dimensions), len(steps), 1)  # (8, 11, k), for k >= 8
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] = steps
@@ -347,7 +340,7 @@ def parse_args(argv=None):
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
     args = p.parse_args(argv)
-    if min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) <= 0:
+    if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10 or args.beta < 0:
         p.error("--limit must be at least 10, --beta at least 0")
@@ -406,13 +399,14 @@ def main(argv=None):
     start = time.time()
     history = train(model, x, test_x, args)
     seconds = time.time() - start
-    model.requires_grad_(False)
+    model.requires_grad_(False)  # only measured from here on
 
     # Measure
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= {key: values[-1] for key, values in history.items()}
     mu, logvar = model.encode(test_x)  # (M, k)
     train_x = torch.bernoulli(x) if args.binarize else x
+    final |= baselines(model, test_x)
     final |= measure_codes(model, train_x, y, mu, test_x, test_y)
     final |= measure_images(model, mu[:5000], grey_test_x[:5000], digits, labels)
     # Only black-and-white digits have a p(x) to estimate: see README.
