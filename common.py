@@ -98,7 +98,7 @@ def find_images(folder):
     images = sorted(path for path in paths if path.suffix.lower() in IMG_EXTENSIONS)
     if not images:
         found = " ".join(sorted({path.suffix.lower() or "(no suffix)" for path in paths}))
-        found = f"only {found}" if found else "no files"
+        found = f"only {found}" if found else "no files (linked folders are not followed)"
         raise SystemExit(f"error: --data {folder} has {found}. Read are {' '.join(IMG_EXTENSIONS)}")
     return images
 
@@ -122,8 +122,8 @@ def read_image(path):
 def explain_stand_in(name, folder, error):
     """Say why the real data cannot be had, and how to get it."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
-    print(f"Using {name}, as the real data failed to load or to download: {reason}. Run again with "
-          f"a network, or give --data; if {folder} is damaged, delete it first.")
+    print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
+          f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
 
 
 def draw_digits(n, seed):
