@@ -7,8 +7,7 @@ image x is real. They play the game
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  x from the data, z ~ N(0, I)
 
 [Goodfellow et al. 2014, arXiv 1406.2661] with convolutional networks [Radford et al. 2016, arXiv
-1511.06434]. The run ends with the last epoch's means, and with measures of the samples beside
-what other real images score.
+1511.06434]. Measures of the samples stand beside what other real images score.
 
     python dcgan.py
 
