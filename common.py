@@ -186,7 +186,7 @@ def save_figure(fig, path, replace=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path, dpi=100, bbox_inches="tight")
     except OSError as error:
-        raise SystemExit(f"error: cannot write {path}: {error}")
+        raise SystemExit(f"error: cannot write {path}: {error.strerror or error}")
     if "ipykernel" in sys.modules:
         from IPython import display
         how = {} if replace is None else {"display_id": str(path), "update": replace}
