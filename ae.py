@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
         self.encoder = mlp(784, *hidden, latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
-        # sigmoid(logit(mean)) = mean, with mean in [0.001, 0.999], as the logit of 0 is infinite.
+        # sigmoid(logit(mean)) = mean. eps keeps it in [0.001, 0.999]: the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.logit(eps=0.001)
 
     def encode(self, x):
@@ -136,7 +136,7 @@ def accuracy(votes, labels):
 
 
 def agreement(votes):
-    """Share of images whose votes (M, 5) are unanimous: then the image probably is that digit."""
+    """Share of images whose votes (M, 5) are unanimous: a sign that they look like one digit."""
     return (votes == votes[:, :1]).all(1).float().mean().item()
 
 
@@ -162,7 +162,7 @@ def fitted_codes(z, n):
 def measure_codes(model, z, x, y, test_z, test_x, test_y):
     """Reconstructions and codes of the autoencoder, beside those of PCA.
 
-    Training images x (N, 784) with codes z (N, k) and labels y (N,), and the same of the test.
+    Training images x (N, 784) have codes z (N, k) and labels y (N,).
     """
     mean, directions = pca(x, z.shape[1])
     pca_z, pca_test_z = (x - mean) @ directions, (test_x - mean) @ directions
@@ -184,8 +184,8 @@ def measure_codes(model, z, x, y, test_z, test_x, test_y):
 def measure_images(model, z, test_z, test_x, digits, labels):
     """Agreement and coverage of decoded codes, and of real digits.
 
-    Agreement is judged by all training digits (N, 784) with labels (N,), even if the model was
-    trained on fewer, whose codes are z (n, k). Coverage is judged by the test images (M, 784).
+    Agreement is judged by all training digits (N, 784) with labels (N,), also those that --limit
+    left out. Coverage is judged by the test images (M, 784). z (n, k) are training codes.
     """
     samples = model.decode(torch.randn_like(test_z))  # draws from N(0, I)
     fitted = model.decode(fitted_codes(z, len(test_z)))

@@ -140,7 +140,7 @@ def draw_digits(n, seed):
         glyphs[digit] = pil_to_tensor(image)
 
     labels = torch.randint(10, (n,), generator=g)
-    spread = torch.tensor([0.12, 0.12, 0.06])  # of the 2 x 3 matrix: its last column is the shift
+    spread = torch.tensor([0.12, 0.12, 0.06])  # of each column of a 2 x 3 matrix; the last shifts
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     images = F.grid_sample(glyphs[labels], grid, align_corners=False)

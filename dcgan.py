@@ -7,7 +7,7 @@ image x is real. They play the game
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  x from the data, z ~ N(0, I)
 
 [Goodfellow et al. 2014, arXiv 1406.2661] with convolutional networks [Radford et al. 2016, arXiv
-1511.06434]. Measures of the samples stand beside what other real images score.
+1511.06434]. Three measures compare generated images with real ones; the column "real" is the goal.
 
     python dcgan.py
 
@@ -54,8 +54,8 @@ def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
     A transposed convolution adds its 4 x 4 kernel, times an input pixel, to the output; the next
-    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise they would
-    overlap unevenly and paint a checkerboard [Odena et al. 2016].
+    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise
+    neighbours would overlap unevenly and paint a checkerboard [Odena et al. 2016].
     """
     # Sizes are for width 64. Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; with
     # 4, 2, 1 each side doubles.
@@ -80,7 +80,7 @@ def make_generator(width=64, latent_dim=100):
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
     D = Network(
-        # Pad with black, -1: padded with 0, D could not see contrast (README, part 4).
+        # Padded with black, -1, and not with 0: README, part 4, says why.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
@@ -97,8 +97,8 @@ def make_discriminator(width=64):
         nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False),
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
-    # Spectral normalisation divides the last convolution's weights by their largest singular
-    # value: D's opinion changes less from image to image [Miyato et al. 2018].
+    # Spectral normalisation divides the last convolution's weights by their norm: D's opinion
+    # changes less from image to image [Miyato et al. 2018].
     spectral_norm(D[-2])
     return D
 
@@ -121,7 +121,7 @@ def discriminator_loss(logit_real, logit_fake):
 def generator_loss(logit_fake):
     """Mean of -log D(G(z)), the "non-saturating" loss of Goodfellow et al. 2014. (B,) -> ()
 
-    Where D(G(z)) is near 0, its gradient is strong, and that of log(1 - D(G(z))) almost zero.
+    Where D(G(z)) is near 0, this loss has a strong gradient, and log(1 - D(G(z))) almost none.
     """
     return -F.logsigmoid(logit_fake).mean()
 
@@ -141,9 +141,9 @@ def train(G, D, x, reference, z_fixed, args, title, out):
         return mean.lerp_(new, share)
 
     G_ema = AveragedModel(G, avg_fn=running_mean)
-    # Each player's step changes the other's gradient, so old gradients mislead: no momentum, the
-    # first beta [Karras et al. 2018, arXiv 1710.10196]. D has half G's learning rate, to delay the
-    # moment when it overpowers G.
+    # Each player's step changes the other's gradient, so old gradients mislead: hence no momentum
+    # (the first beta is 0) [Karras et al. 2018, arXiv 1710.10196]. D has half G's learning rate, to
+    # delay the moment when it overpowers G.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
@@ -236,7 +236,7 @@ def load_checkpoint(parts, n, args, out):
 
 
 def epoch_size(n, limit):
-    """Images in an epoch: n, or several times n if that is below 2,000 and not due to --limit."""
+    """Images in an epoch: n, or several times n if the whole set, uncut, has fewer than 2,000."""
     return n * math.ceil(2000 / n) if n < limit else n
 
 
@@ -261,7 +261,7 @@ def generate(G_ema, z):
 
 
 def detail(x):
-    """Images (N, 3, s, s) minus their half-size copies, enlarged again: what a blur removes."""
+    """Images (N, 3, s, s) minus a copy that was halved and enlarged again: what a blur removes."""
     return x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
 
 
@@ -299,8 +299,8 @@ def repetition(x):
 def random_features(x):
     """Images (N, 3, 64, 64) in [0, 1] -> (N, 512 * 3 * 3), from an untrained network.
 
-    Images with similar edges and colours get similar features even from random convolutions, as
-    Naeem et al. 2020 advise for images unlike photographs.
+    Images with similar edges and colours get similar features even from random convolutions. Naeem
+    et al. 2020 advise this for images unlike photographs.
     """
     with torch.random.fork_rng():  # leaves all other random numbers as they are
         torch.manual_seed(0)  # the same network in every run
@@ -328,9 +328,9 @@ def score(fake, real):
 
 
 def nearest(images, x):
-    """Distance from each of n images in [0, 1] to the nearest of x (N, ...) uint8, and its index.
+    """Distance, in random features, of each image to the nearest of x, and the index of that one.
 
-    In random features. (n, 3, 64, 64), (N, 3, 64, 64) -> (n,), (n,)
+    Images (n, 3, 64, 64) in [0, 1], x (N, ...) uint8 -> (n,), (n,)
     """
     features = random_features(images)
     columns = [torch.cdist(features, random_features(to_unit(part))) for part in x.split(2048)]

@@ -9,7 +9,7 @@ Training minimises the negative evidence lower bound [Kingma & Welling 2014, arX
               reconstruction         how far q(z|x) is from N(0, I)
 
 in nats per image (README.md derives it). Each pixel is a coin that is white with the probability
-that the decoder gives; a grey pixel of 0.3 counts as white 30% of the time.
+that the decoder gives; a grey pixel of 0.3 is counted as 30% white and 70% black.
 
     python vae.py --epochs 30
 
@@ -50,7 +50,7 @@ class VAE(nn.Module):
         self.encoder = mlp(784, *hidden, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
-        # sigmoid(logit(mean)) = mean, with mean in [0.001, 0.999], as the logit of 0 is infinite.
+        # sigmoid(logit(mean)) = mean. eps keeps it in [0.001, 0.999]: the logit of 0 is infinite.
         self.decoder[-1].bias.data = mean.logit(eps=0.001)
 
     def encode(self, x):
@@ -81,8 +81,7 @@ class VAE(nn.Module):
 def reparameterize(mu, logvar):
     """A draw from N(mu, sigma^2) that gradients flow through: z = mu + sigma * eps. (B, k)
 
-    All randomness is in eps, so gradients reach mu and sigma. They would not reach them through
-    a draw by torch.normal(mu, sigma).
+    All randomness is in eps, so gradients reach mu and sigma.
     """
     eps = torch.randn_like(mu)
     sigma = torch.exp(0.5 * logvar)
@@ -168,7 +167,7 @@ def log_weights(model, x, samples):
     """
     mu, logvar = model.encode(x)  # (B, k)
     q, prior = Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)
-    z = q.rsample([samples])  # (S, B, k), reparameterised as above
+    z = q.rsample([samples])  # (S, B, k)
     log_ratio = (prior.log_prob(z) - q.log_prob(z)).sum(-1)  # log p(z) / q(z|x), (S, B)
     return log_ratio - model.reconstruction_loss(x, z)
 
@@ -213,7 +212,7 @@ def accuracy(votes, labels):
 
 
 def agreement(votes):
-    """Share of images whose votes (M, 5) are unanimous: then the image probably is that digit."""
+    """Share of images whose votes (M, 5) are unanimous: a sign that they look like one digit."""
     return (votes == votes[:, :1]).all(1).float().mean().item()
 
 
@@ -242,8 +241,8 @@ def measure_codes(model, x, y, mu, test_x, test_y):
 def measure_images(model, mu, test_x, digits, labels):
     """Agreement and coverage of decoded codes, and of real digits.
 
-    Agreement is judged by all training digits (N, 784) with labels (N,), even if the model was
-    trained on fewer. Coverage is judged by the test images (M, 784), whose codes are mu (M, k).
+    Agreement is judged by all training digits (N, 784) with labels (N,), also those that --limit
+    left out. Coverage is judged by the test images (M, 784), whose codes are mu (M, k).
     """
     samples = model.decode(torch.randn_like(mu))  # draws from N(0, I)
     midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between an image and the next
@@ -285,12 +284,12 @@ def draw_interpolations(model, mu, y, title, out):
 
 
 def draw_samples(model, k, title, out):
-    """Decoded draws from N(0, I), as means of p(x|z); for k = 2, also the whole plane."""
+    """Decoded draws from N(0, I), as means of p(x|z); for k = 2, also the plane."""
     device = model.mean.device
     samples = model.decode(torch.randn(8, 8, k).to(device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
     if k == 2:
-        steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))  # quantiles
+        steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))  # equally probable
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
         notes = [f"{step:.1f}" for step in steps]
@@ -299,9 +298,9 @@ def draw_samples(model, k, title, out):
 
 
 def draw_traversal(model, mu, kl, title, out):
-    """One code mu (k,); each row changes one of the eight dimensions with the largest KL, kl (k,).
+    """One code mu (k,); each row changes one of the dimensions with the largest mean KL, kl (k,).
 
-    They say most about an image. Where the mean KL is 0, q(z|x) is the same for all images.
+    These say most about an image.
     """
     dimensions = kl.argsort(descending=True)[:8].tolist()
     steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 11)).to(mu.device)
