@@ -54,8 +54,8 @@ def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
     A transposed convolution adds its 4 x 4 kernel, times an input pixel, to the output; the next
-    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise
-    neighbours would overlap unevenly and paint a checkerboard [Odena et al. 2016].
+    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise neighbours
+    would overlap unevenly and paint a checkerboard [Odena et al. 2016].
     """
     # Sizes are for width 64. Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; with
     # 4, 2, 1 each side doubles.

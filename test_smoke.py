@@ -410,6 +410,22 @@ def test_download_of_paintings(monkeypatch, capsys):
 
 
 # ---------------------------------------- autoencoder and VAE
+def test_one_wild_image_has_no_huge_gradient(monkeypatch):
+    norms = []
+
+    class Watched(torch.optim.Adam):
+        def step(self):
+            gradients = [p.grad.flatten() for p in self.param_groups[0]["params"]]
+            norms.append(torch.cat(gradients).norm().item())
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    x = torch.rand(64, 784)
+    x[0] *= 1000
+    vae.train(vae.VAE(x[1], [16], 4), x, x[1:], vae.parse_args(["--epochs", "1"]))
+    assert norms == pytest.approx([100], rel=1e-3)
+
+
 def test_loss_per_image_does_not_depend_on_the_batch():
     x = torch.rand(32, 784)
     model, coder = vae.VAE(x.mean(0), [16], 4), ae.Autoencoder(x.mean(0), [16], 4)
