@@ -18,6 +18,7 @@ N images   [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -26,7 +27,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
-from common import load_digits, plot_curves, plot_images, progress, scatter_digits
+from common import device, load_digits, output_folder, plot_curves, plot_images, progress
+from common import report_unwritten, save_weights, scatter_digits, writing
 
 
 # ------------------------------------------------------- model
@@ -67,14 +69,16 @@ def squared_error(x, x_hat):
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]}."""
+    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
-    steps = args.epochs * math.ceil(len(x) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
-    history = {"train_sse": [], "test_sse": []}
+    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # a rise takes a few
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        opt, args.lr, total_steps=steps, cycle_momentum=False)
+    history, seconds = {"train_sse": [], "test_sse": []}, 0.0
 
     for epoch in range(1, args.epochs + 1):
+        start = time.time()
         total = 0.0
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -92,6 +96,7 @@ def train(model, x, test_x, args):
             total += len(batch) * loss.detach()  # .item() would make the CPU wait for a GPU
 
         train_sse = float(total) / len(x)  # the mean over the epoch
+        seconds += time.time() - start
         test_sse = evaluate(model, test_x)
         history["train_sse"].append(train_sse)
         history["test_sse"].append(test_sse)
@@ -99,7 +104,7 @@ def train(model, x, test_x, args):
               flush=True)
         if not math.isfinite(train_sse + test_sse):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
-    return history
+    return history, seconds
 
 
 # ---------------------------------------------------- evaluate
@@ -249,22 +254,21 @@ def parse_args(argv=None):
     p.add_argument("--batch-size", type=int, default=256, help="images per step")
     p.add_argument("--lr", type=float, default=3e-3, help="highest learning rate")
     p.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    p.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto: a GPU, if any")
+    p.add_argument("--device", type=device, default="auto",
+                   help="cpu, cuda, mps, ...; auto: a GPU, if any")
     # Output
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
+    # In a notebook sys.argv is the kernel's.
+    notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
+    argv = [] if argv is None and notebook else argv
     args = p.parse_args(argv)
     if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10:
         p.error("--limit must be at least 10")
-    if args.device == "auto":
-        gpu = torch.accelerator.is_available()
-        args.device = torch.accelerator.current_accelerator().type if gpu else "cpu"
-    try:
-        torch.empty(0, device=args.device)
-    except Exception as error:  # torch raises several types
-        p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
+    if not 0 <= args.seed < 2**32:
+        p.error("--seed must be from 0 to 4294967295")
     args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
@@ -291,20 +295,19 @@ def main(argv=None):
     data = load_digits(args.data, args.synthetic, args.validate, args.device)
     name, digits, labels, test_x, test_y = data
     x, y = digits[: args.limit], labels[: args.limit]
-    # Drawn digits, asked for or in the place of MNIST, get a folder of their own.
-    out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
+    out = output_folder(args.out, name)
     title = f"Autoencoder, {name}, k = {args.latent_dim}"
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {args.device}")
     plot_images(out / "ae_data.png", test_x[:50].split(10), f"{name}: test images")
 
     # Train
     model = Autoencoder(x.mean(0), args.hidden, args.latent_dim).to(args.device)
-    start = time.time()
-    history = train(model, x, test_x, args)
-    seconds = time.time() - start
+    history, seconds = train(model, x, test_x, args)
+    save_weights({"args": vars(args), "model": model.state_dict()}, out / "ae.pt")
     model.requires_grad_(False)  # only measured from here on
 
     # Measure
+    print("Measuring and drawing ...")
     z, test_z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= measure_codes(model, z, x, y, test_z, test_x, test_y)
@@ -314,24 +317,26 @@ def main(argv=None):
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
     curves["PCA, test"] = 784 * final["pca_mse"]  # a flat line
     plot_curves(out / "ae_loss.png", {"squared error per image": curves}, title)
-    scatter_digits(out / "ae_latent.png", test_z, test_y, f"{title}: codes")
+    draws = torch.randn(10, args.latent_dim).to(args.device)
+    scatter_digits(out / "ae_latent.png", test_z, test_y, f"{title}: codes",
+                   draws=draws, decoded=model.decode(draws))
     draw_reconstructions(model, test_z, test_x, test_y, title, out)
     draw_samples(model, z, title, out)
     draw_interpolations(model, test_z[:10], test_y[:10], title, out)
 
     # Save
-    torch.save({"args": vars(args), "model": model.state_dict()}, out / "ae.pt")
     metrics = {
         "script": "ae.py", "args": vars(args), "dataset": name,
         "torch": torch.__version__, "device": args.device,
-        "seconds": seconds, "images_per_second": args.epochs * len(x) / seconds,
-        "history": history, "final": final,
+        "seconds": seconds, "history": history, "final": final,
     }
-    (out / "ae_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    path = out / "ae_metrics.json"
+    with writing(path):
+        path.write_text(json.dumps(metrics, indent=1) + "\n")
     report(final, seconds, args, out)
+    report_unwritten()
     return metrics
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's.
-    main([] if "__file__" not in globals() else None)
+    main()

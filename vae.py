@@ -20,6 +20,7 @@ that the decoder gives; a grey pixel of 0.3 is counted as 30% white and 70% blac
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +29,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.distributions import Normal
 
-from common import load_digits, plot_curves, plot_images, progress, scatter_digits
+from common import device, load_digits, output_folder, plot_curves, plot_images, progress
+from common import report_unwritten, save_weights, scatter_digits, writing
 
 
 # ------------------------------------------------------- model
@@ -55,7 +57,9 @@ class VAE(nn.Module):
 
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
-        return self.encoder(x - self.mean).chunk(2, dim=1)
+        mu, logvar = self.encoder(x - self.mean).chunk(2, dim=1)
+        # The KL contains exp(logvar): one unusual image could have a huge loss and gradient.
+        return mu, logvar.clamp(max=5)
 
     def decode(self, z):
         """Codes (..., k) -> images (..., 784) in [0, 1], the means of p(x|z)"""
@@ -107,14 +111,16 @@ def elbo_terms(model, x):
 
 # ------------------------------------------------------- train
 def train(model, x, test_x, args):
-    """Train on x (N, 784). Returns {name: [one value per epoch]}."""
+    """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
-    steps = args.epochs * math.ceil(len(x) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps)
-    history = {}
+    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # a rise takes a few
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        opt, args.lr, total_steps=steps, cycle_momentum=False)
+    history, seconds = {}, 0.0
 
     for epoch in range(1, args.epochs + 1):
+        start = time.time()
         totals = torch.zeros(2, device=x.device)
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -129,14 +135,13 @@ def train(model, x, test_x, args):
 
             opt.zero_grad()
             loss.backward()
-            # The KL contains exp(logvar): one unusual image may have a huge gradient.
-            nn.utils.clip_grad_norm_(model.parameters(), 100)
             opt.step()
             schedule.step()
             # .item() here would make the CPU wait for a GPU.
             totals += torch.stack((recon, kl)).detach().sum(1)
 
         recon, kl = (totals / len(x)).tolist()  # the means over the epoch
+        seconds += time.time() - start
         test_recon, test_kl = evaluate(model, test_x)
         row = {
             "train_loss": recon + args.beta * kl, "train_recon": recon, "train_kl": kl,
@@ -149,7 +154,7 @@ def train(model, x, test_x, args):
               f"- Recon: {recon:7.3f} - KL: {kl:6.3f} - Test: {row['test_loss']:7.3f}", flush=True)
         if not math.isfinite(row["train_loss"] + row["test_loss"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
-    return history
+    return history, seconds
 
 
 # ---------------------------------------------------- evaluate
@@ -293,7 +298,7 @@ def draw_samples(model, k, title, out):
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
         notes = [f"{step:.1f}" for step in steps]
-        title = f"{title}: the plane of z, $z_1$ to the right, $z_2$ upwards"
+        title = f"{title}: the plane of z, z1 to the right, z2 upwards"
         plot_images(out / "vae_manifold.png", plane, title, notes[::-1], notes)
 
 
@@ -333,24 +338,23 @@ def parse_args(argv=None):
     p.add_argument("--batch-size", type=int, default=256, help="images per step")
     p.add_argument("--lr", type=float, default=3e-3, help="highest learning rate")
     p.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    p.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto: a GPU, if any")
+    p.add_argument("--device", type=device, default="auto",
+                   help="cpu, cuda, mps, ...; auto: a GPU, if any")
     # Output
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
+    # In a notebook sys.argv is the kernel's.
+    notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
+    argv = [] if argv is None and notebook else argv
     args = p.parse_args(argv)
     if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
-    if args.limit < 10 or args.beta < 0:
+    if args.limit < 10 or not args.beta >= 0:
         p.error("--limit must be at least 10, --beta at least 0")
     if args.binarize and args.likelihood == "gaussian":
         p.error("--binarize needs --likelihood bernoulli")
-    if args.device == "auto":
-        gpu = torch.accelerator.is_available()
-        args.device = torch.accelerator.current_accelerator().type if gpu else "cpu"
-    try:
-        torch.empty(0, device=args.device)
-    except Exception as error:  # torch raises several types
-        p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
+    if not 0 <= args.seed < 2**32:
+        p.error("--seed must be from 0 to 4294967295")
     args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
@@ -386,20 +390,19 @@ def main(argv=None):
         name += ", binarised"
         g = torch.Generator().manual_seed(0)
         test_x = torch.bernoulli(grey_test_x.cpu(), generator=g).to(args.device)
-    # Drawn digits, asked for or in the place of MNIST, get a folder of their own.
-    out = Path(args.out, "synthetic") if name.startswith("drawn") else Path(args.out)
+    out = output_folder(args.out, name)
     title = f"VAE, {name}, k = {args.latent_dim}, {args.likelihood}, beta = {args.beta:g}"
     print(f"{name}: {len(x):,} training and {len(test_x):,} test images, on {args.device}")
     plot_images(out / "vae_data.png", test_x[:50].split(10), f"{name}: test images")
 
     # Train
     model = VAE(x.mean(0), args.hidden, args.latent_dim, args.likelihood).to(args.device)
-    start = time.time()
-    history = train(model, x, test_x, args)
-    seconds = time.time() - start
+    history, seconds = train(model, x, test_x, args)
+    save_weights({"args": vars(args), "model": model.state_dict()}, out / "vae.pt")
     model.requires_grad_(False)  # only measured from here on
 
     # Measure
+    print("Measuring and drawing ...")
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= {key: values[-1] for key, values in history.items()}
     mu, logvar = model.encode(test_x)  # (M, k)
@@ -412,25 +415,26 @@ def main(argv=None):
 
     # Draw
     draw_curves(history, args, title, out)
-    scatter_digits(out / "vae_latent.png", mu, test_y, f"{title}: mu")
+    draws, sigma = torch.randn(10, args.latent_dim).to(args.device), torch.exp(0.5 * logvar)
+    scatter_digits(out / "vae_latent.png", mu, test_y, title, sigma, draws, model.decode(draws))
     draw_reconstructions(model, test_x[:10], mu[:10], title, out)
     draw_interpolations(model, mu[:10], test_y[:10], title, out)
     draw_samples(model, args.latent_dim, title, out)
     draw_traversal(model, mu[0], kl_divergence(mu, logvar).mean(0), title, out)
 
     # Save
-    torch.save({"args": vars(args), "model": model.state_dict()}, out / "vae.pt")
     metrics = {
         "script": "vae.py", "args": vars(args), "dataset": name,
         "torch": torch.__version__, "device": args.device,
-        "seconds": seconds, "images_per_second": args.epochs * len(x) / seconds,
-        "history": history, "final": final,
+        "seconds": seconds, "history": history, "final": final,
     }
-    (out / "vae_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    path = out / "vae_metrics.json"
+    with writing(path):
+        path.write_text(json.dumps(metrics, indent=1) + "\n")
     report(final, seconds, args, out)
+    report_unwritten()
     return metrics
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's.
-    main([] if "__file__" not in globals() else None)
+    main()
