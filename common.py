@@ -1,16 +1,22 @@
-"""Data loading, plotting and a progress line for ae.py, vae.py and dcgan.py."""
+"""Loading data, saving and plotting, for ae.py, vae.py and dcgan.py."""
 
 import os
 import sys
 import tempfile
 import time
+from argparse import ArgumentTypeError
+from collections import Counter
+from contextlib import contextmanager, suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from matplotlib import style
 from matplotlib.figure import Figure  # not pyplot, which keeps every figure open
-from matplotlib.patches import Circle
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Circle, Ellipse
+from PIL import Image, ImageOps
 from torchvision.datasets import MNIST
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import download_and_extract_archive
@@ -20,87 +26,125 @@ from torchvision.utils import make_grid
 KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-gallery"
 
 
+def device(name):
+    """The type of --device. auto: the accelerator, if there is one that works, otherwise cpu."""
+    chosen = name
+    if name == "auto":
+        gpu = torch.accelerator.is_available()
+        chosen = torch.accelerator.current_accelerator().type if gpu else "cpu"
+    try:
+        torch.ones(1, device=chosen).item()  # a kernel, which a new torch may lack for an old GPU
+        return chosen
+    except Exception as error:  # torch raises several types
+        reason = f"{chosen}: {error}".partition("\n")[0]
+    if name != "auto":
+        raise ArgumentTypeError(reason)
+    print(f"On the CPU, as the accelerator does not work. {reason}")
+    return "cpu"
+
+
 # -------------------------------------------------------- data
 def load_digits(folder, synthetic=False, validate=False, device="cpu"):
     """MNIST, downloaded to `folder` if it is not there; drawn digits if `synthetic` or no network.
 
-    Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device.
-    With `validate`, the last sixth of the training digits replaces the test digits.
+    Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device, in a
+    random but fixed order. With `validate`, the last sixth of the training digits replaces the
+    test digits. SystemExit if `folder` holds other data.
     """
-    name = "MNIST"
+    name, folder = "MNIST", Path(folder)
     if not synthetic:
         try:
-            train_set, test_set = (MNIST(folder, train, download=True) for train in (True, False))
-            x, y = train_set.data, train_set.targets
-            test_x, test_y = test_set.data, test_set.targets
+            found = {path.name for path in folder.glob("[!.]*")} - {"abstract_art"}
+            if folder.is_file() or (found and "MNIST" not in found):
+                raise SystemExit(f"error: --data {folder} has no MNIST, which ae.py and vae.py "
+                                 "read, but other things; dcgan.py reads images")
+            sets = [MNIST(folder, train, download=True) for train in (True, False)]
+            sets = [(part.data, part.targets) for part in sets]
         except Exception as error:  # no network, a damaged file, no write access, ...
-            explain_stand_in("drawn digits", Path(folder, "MNIST"), error)
+            explain_stand_in("drawn digits", folder / "MNIST", error)
             synthetic = True
     if synthetic:
-        name = "drawn digits"
-        x, y = draw_digits(60_000, seed=1)
-        test_x, test_y = draw_digits(10_000, seed=2)
+        name, sets = "drawn digits", [draw_digits(60_000, seed=1), draw_digits(10_000, seed=2)]
 
+    parts = []
+    for images, labels in sets:
+        order = fixed_order(len(images))  # in MNIST's own order, no part of it is a sample
+        parts += [images[order].to(device).flatten(1) / 255, labels[order].to(device)]
+    x, y, test_x, test_y = parts
     if validate:
-        name += " (validation)"
-        n = len(x) * 5 // 6
+        name, n = f"{name} (validation)", len(x) * 5 // 6
         x, y, test_x, test_y = x[:n], y[:n], x[n:], y[n:]
-
-    x, test_x = (digits.to(device).flatten(1) / 255 for digits in (x, test_x))
-    return name, x, y.to(device), test_x, test_y.to(device)
+    return name, x, y, test_x, test_y
 
 
-def load_paintings(folder, synthetic=False):
+def load_paintings(folder, synthetic=False, limit=None):
     """The images in `folder` and its subfolders, cropped to squares; drawn ones if `synthetic`.
 
-    Returns name, x (N, 3, 64, 64) uint8. A missing folder named abstract_art is downloaded; if
-    that fails, images are drawn. SystemExit if there are no images.
+    Returns name, x (N, 3, 64, 64) uint8, their relative paths ([] if drawn): at most `limit`, in a
+    random but fixed order. A missing folder named abstract_art is downloaded; if that fails,
+    images are drawn. SystemExit if there are no images.
     """
     folder = Path(folder)
-    if not synthetic and not folder.exists() and folder.name == "abstract_art":
+    if not synthetic and folder.name == "abstract_art" and not os.path.exists(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+            with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as part:
                 download_and_extract_archive(KAGGLE, part, f"{part}/images", filename="art.zip")
                 Path(part, "images").rename(folder)  # only when complete
         except Exception as error:
             explain_stand_in("drawn paintings", folder, error)
             synthetic = True
     if synthetic:
-        return "drawn paintings", draw_paintings(2776, seed=1)
+        return "drawn paintings", draw_paintings(2776, seed=1)[:limit], []
 
-    paths = find_images(folder)
+    paths, left_out = find_images(folder)
+    paths = [paths[i] for i in fixed_order(len(paths))[:limit]]
     print(f"Reading {len(paths):,} images")
-    images, unreadable = [], []
-    for path in paths:
-        try:
-            images.append(read_image(path))
-        except Exception as error:  # Pillow raises many types
-            unreadable.append(f"{path.name}: {error}")
+    x, files, unreadable = torch.empty(len(paths), 3, 64, 64, dtype=torch.uint8), [], []
+    with ThreadPool(4) as pool:
+        images = pool.imap(read_image, [folder / path for path in paths])
+        for path in progress(paths):
+            try:
+                x[len(files)] = next(images)
+                files.append(path)
+            except Exception as error:  # Pillow raises many types
+                unreadable.append(f"{path}: {error}")
+
     if unreadable:
-        print(f"Unreadable images, left out: {len(unreadable)}. The first is {unreadable[0]!a}")
-    if not images:
-        raise SystemExit(f"error: --data {folder}: no image could be read")
+        left_out.append(f"{len(unreadable)} unreadable, the first {unreadable[0]!a}")
+    x, left_out = x[: len(files)], ", ".join(left_out)
+    if not files:
+        raise SystemExit(f"error: --data {folder} has no image that can be read. Found: "
+                         f"{left_out or 'no files'}. Read are {' '.join(IMG_EXTENSIONS)}")
+    if left_out:
+        print(f"Left out: {left_out}")
+    small = torch.cat([F.avg_pool2d(part.float(), 8).flatten(1) for part in x.split(500)])
+    copies = sum(((torch.cdist(part, small) < 25).sum(1) > 1).sum() for part in small.split(500))
+    if copies:
+        print(f"{copies:,} images have a copy: held-out ones may be known from the training")
     name = folder.resolve().name.encode("ascii", "replace").decode()  # what any terminal can print
-    return name, torch.stack(images)
+    return name, x, files
 
 
 def find_images(folder):
-    """Paths of the images below `folder`, sorted. SystemExit if there are none."""
-    if not folder.is_dir():
-        raise SystemExit(f"error: --data {folder}: there is no such folder")
+    """Relative paths of the images below `folder`, sorted; and what else is there, counted."""
+    if not os.path.isdir(folder):
+        mistake = "is a file, not a folder" if os.path.exists(folder) else "there is no such folder"
+        raise SystemExit(f"error: --data {folder}: {mistake}")
 
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # where walk goes next
-        paths += [Path(parent, name) for name in files if not name.startswith(".")]
-
-    images = sorted(path for path in paths if path.suffix.lower() in IMG_EXTENSIONS)
-    if not images:
-        found = " ".join(sorted({path.suffix.lower() or "(no suffix)" for path in paths}))
-        found = f"only {found}" if found else "no files (linked folders are not followed)"
-        raise SystemExit(f"error: --data {folder} has {found}. Read are {' '.join(IMG_EXTENSIONS)}")
-    return images
+    images, others = [], Counter()
+    walk = os.walk(folder, onerror=lambda error: others.update(["folders without access"]))
+    for parent, folders, files in walk:
+        folders[:] = [name for name in folders if name[0] != "."]  # where walk goes next
+        others.update("linked folders" for name in folders if Path(parent, name).is_symlink())
+        for path in (Path(parent, name) for name in files if name[0] != "."):
+            if path.suffix.lower() not in IMG_EXTENSIONS:
+                others[path.suffix.lower() or "without suffix"] += 1
+            elif path.name.startswith(("ae_", "vae_", "dcgan_")):
+                others["figures of this lab"] += 1
+            else:
+                images.append(path.relative_to(folder).as_posix())
+    return sorted(images), [f"{n} {kind}" for kind, n in others.most_common(9)]
 
 
 def read_image(path):
@@ -108,15 +152,11 @@ def read_image(path):
     with Image.open(path) as image:
         image.draft("RGB", (128, 128))  # decodes a large JPEG at a fraction of its size
         image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise ValueError("its pixels are floats, whose range is not known")
-        if image.mode == "I" and image.getextrema()[1] > 65535:
-            raise ValueError("its pixels have more than 16 bits")
-        if image.mode.startswith("I"):  # 16 bits of grey: 65,535 / 257 = 255
-            image = image.convert("I").point(lambda grey: grey / 257).convert("L")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return pil_to_tensor(ImageOps.fit(image.convert("RGB"), (64, 64)))
+        if image.mode[0] in "IF":  # Pillow would clip them
+            raise ValueError("grey levels of more than 8 bits")
+        image = ImageOps.fit(image.convert("RGBA"), (64, 64))
+        white = Image.new("RGBA", image.size, "white")
+        return pil_to_tensor(Image.alpha_composite(white, image).convert("RGB"))
 
 
 def explain_stand_in(name, folder, error):
@@ -124,23 +164,25 @@ def explain_stand_in(name, folder, error):
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
           f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
+    for left in (folder / "raw", folder, folder.parent):
+        with suppress(OSError):  # not there, or not empty
+            left.rmdir()
+
+
+def fixed_order(n):
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))
 
 
 def draw_digits(n, seed):
-    """A stand-in: printed digits, moved, turned, slanted and stretched.
-
-    Returns images (n, 28, 28) uint8 and labels (n,).
-    """
+    """A stand-in: digits of 3 x 5 dots, moved, turned and stretched. (n, 28, 28) uint8, (n,)"""
     g = torch.Generator().manual_seed(seed)
-    font = ImageFont.load_default(24)
-    glyphs = torch.empty(10, 1, 28, 28)
-    for digit in range(10):
-        image = Image.new("L", (28, 28))
-        ImageDraw.Draw(image).text((14, 14), str(digit), fill=255, font=font, anchor="mm")
-        glyphs[digit] = pil_to_tensor(image)
+    font = "75557 26227 71747 71717 55711 74717 74757 71111 75757 75717"  # 7 is ###, 5 is #.#
+    dots = [[[int(row) >> i & 1 for i in (2, 1, 0)] for row in digit] for digit in font.split()]
+    glyphs = F.interpolate(255.0 * torch.tensor(dots)[:, None], (20, 12))
+    glyphs = F.pad(glyphs, (8, 8, 4, 4))  # (10, 1, 28, 28)
 
     labels = torch.randint(10, (n,), generator=g)
-    spread = torch.tensor([0.12, 0.12, 0.06])  # of each column of a 2 x 3 matrix; the last shifts
+    spread = torch.tensor([0.08, 0.08, 0.05])  # of each column of a 2 x 3 matrix; the last shifts
     affine = torch.eye(2, 3) + spread * torch.randn(n, 2, 3, generator=g)
     grid = F.affine_grid(affine, (n, 1, 28, 28), align_corners=False)
     images = F.grid_sample(glyphs[labels], grid, align_corners=False)
@@ -158,42 +200,81 @@ def draw_paintings(n, seed):
     return (255 * x).byte()
 
 
-def progress(batches, epoch, epochs):
+def progress(batches, epoch=0, epochs=0):
     """Yield the batches; in a terminal or notebook, show percent done and time left."""
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
-    start = time.time()
+    name = f"Epoch {epoch}/{epochs}" if epochs else "Reading"
+    start, n = time.perf_counter(), len(batches)
     for i, batch in enumerate(batches, 1):
         yield batch  # here the caller's loop body runs
-        if visible and i % 10 == 0:
-            done = i / len(batches)
-            whole = (time.time() - start) / done  # seconds of an epoch
-            left = whole * (1 - done)
-            run = (left + whole * (epochs - epoch)) / 60
-            text = f"Epoch {epoch}/{epochs}: {done:.0%}, {left:.0f} s left"
-            text += f", {run:.0f} min of the run"
-            print(f"{text:60}", end="\r", file=sys.stderr, flush=True)
-    if visible:
-        print(" " * 60, end="\r", file=sys.stderr, flush=True)
+        if visible and (i % 10 == 0 or i == n):
+            step = (time.perf_counter() - start) / i  # seconds
+            left, run = step * (n - i), step * (n - i + n * (epochs - epoch)) / 60
+            text = f"{name}: {i / n:.0%}, {left:.0f} s left, {run:.0f} min in all"
+            print(f"{text if i < n else '':60}", end="\r", file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------ saving
+unwritten = set()  # paths of this run
+shown = {}  # in a notebook: path -> id of the figure that may be replaced
+
+
+def output_folder(out, name):
+    """The folder for a run, made if missing; drawn data have their own. SystemExit if it fails."""
+    out = Path(out, "synthetic") if name.startswith(("drawn digits", "drawn paint")) else Path(out)
+    unwritten.clear()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    report_unwritten()  # before the training
+    return out
+
+
+@contextmanager
+def writing(path):
+    """If `path` cannot be written, say so and go on: no training is lost for it."""
+    try:
+        yield
+        unwritten.discard(path)
+    except (OSError, RuntimeError) as error:  # the latter is torch.save's
+        unwritten.add(path)
+        print(f"Not written: {str(path)!a}: {str(error)!a}", flush=True)
+
+
+def report_unwritten():
+    """SystemExit if something could not be written."""
+    if unwritten:
+        raise SystemExit(f"error: cannot write {', '.join(sorted(map(str, unwritten)))}")
+
+
+def save_weights(state, path):
+    """torch.save to another file, then renamed: an interruption leaves the older weights whole."""
+    part = path.with_suffix(".part")
+    with writing(path):
+        torch.save(state, part)
+        part.replace(path)
+
+
+def save_figure(fig, path, replace=False):
+    """Save a PNG; in a notebook also show it, or replace what was last shown of this path."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, dpi=100, bbox_inches="tight")
+        if "ipykernel" in sys.modules:
+            from IPython import display
+            if not replace:
+                shown[path] = f"{path} {time.time()}"  # another one in each run
+            image = display.Image(filename=str(path))
+            display.display(image, display_id=shown[path], update=replace)
 
 
 # ------------------------------------------------------- plots
-def save_figure(fig, path, replace=None):
-    """Save a figure as PNG; SystemExit if it cannot be written. In a notebook also show it.
-
-    With replace = False it can be replaced later, by a figure of this path with replace = True.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=100, bbox_inches="tight")
-    except OSError as error:
-        raise SystemExit(f"error: cannot write {path}: {error.strerror or error}")
-    if "ipykernel" in sys.modules:
-        from IPython import display
-        how = {} if replace is None else {"display_id": str(path), "update": replace}
-        display.display(display.Image(str(path)), **how)
+# The same with any settings of matplotlib, and a $ in a folder's name starts no formula.
+plain = style.context(["default", {"text.parse_math": False}])
 
 
-def plot_images(path, rows, title, labels=(), notes=(), replace=None):
+@plain
+def plot_images(path, rows, title, labels=(), notes=(), replace=False):
     """Rows of images, each (n, 784) or (n, C, H, W) in [0, 1]. Labels stand beside, notes below."""
     n, images = len(rows[0]), torch.cat(list(rows)).cpu()
     if images.dim() == 2:
@@ -212,10 +293,11 @@ def plot_images(path, rows, title, labels=(), notes=(), replace=None):
     save_figure(fig, path, replace)
 
 
+@plain
 def plot_curves(path, panels, title, bands={}):
-    """panels = {y label: {curve's name: a list of one value per epoch, or a number}}
+    """panels = {y label: {curve: a list of one value per epoch, or a number: a dashed line}}
 
-    Numbers become dashed lines. bands = {y label: (low, high)} are shaded.
+    bands = {y label: (low, high)} are shaded.
     """
     rows = 1 if len(panels) <= 3 else 2
     columns = -(-len(panels) // rows)  # rounded up
@@ -238,34 +320,45 @@ def plot_curves(path, panels, title, bands={}):
     save_figure(fig, path)
 
 
-def scatter_digits(path, z, labels, title):
+@plain
+def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None):
     """A map of codes z (N, k), coloured by digit, labels (N,), with a number at each one's median.
 
-    It shows z itself for k <= 2, otherwise its first two principal components. Dashed circles
-    mark 1, 2 and 3 standard deviations of N(0, I).
+    It shows z itself for k <= 2, otherwise its first two principal components. Dashed circles mark
+    1, 2 and 3 standard deviations of N(0, I). For k = 2: with sigma (N, 2), 400 codes are ellipses
+    of two sigma; draws (n, 2) are crosses, each joined to its decoded digit (n, 784).
     """
     z, labels = z.cpu(), labels.cpu()
-    z = F.pad(z, (0, max(0, 2 - z.shape[1])))  # for k = 1
-    axis = "$z_{}$"
-    if z.shape[1] > 2:
+    axis, k = "z{}", z.shape[1]
+    z = F.pad(z, (0, max(0, 2 - k)))  # for k = 1
+    if k > 2:
         axis = "principal component {} of z"
         directions = torch.linalg.svd(z - z.mean(0), full_matrices=False).Vh[:2]
         z = z @ directions.T  # not centred: z = 0 stays at the origin
 
     fig = Figure(figsize=(6, 5), layout="constrained")
     ax = fig.add_subplot()
+    if k == 2 and sigma is not None:
+        z, labels = z[:400], labels[:400]
+        for center, size, digit in zip(z, 4 * sigma.cpu(), labels):  # two sigma to each side
+            ax.add_patch(Ellipse(center, *size, fill=False, color=f"C{digit}", alpha=0.7))
     for digit in labels.unique().tolist():
         points = z[labels == digit]
-        ax.scatter(*points.T, s=5, alpha=0.7, lw=0, color=f"C{digit}", label=digit)
+        ax.scatter(*points.T, s=5, alpha=0.7, lw=0, color=f"C{digit}")
         box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": f"C{digit}"}
         ax.annotate(digit, points.median(0).values.tolist(), weight="bold", bbox=box)
     for radius in (1, 2, 3):
         ax.add_patch(Circle((0, 0), radius, fill=False, ls="--"))
+    if k == 2 and draws is not None:
+        order = draws[:, 1].argsort(descending=True)  # so that few lines cross
+        for i, (point, image) in enumerate(zip(draws[order].tolist(), decoded[order].cpu())):
+            box = AnnotationBbox(
+                OffsetImage(image.view(28, 28), cmap="gray"), point, (1.1, 0.95 - 0.1 * i),
+                boxcoords="axes fraction", pad=0, arrowprops={"arrowstyle": "-", "lw": 0.5})
+            ax.add_artist(box)
+        ax.plot(*draws.cpu().T, "kx", ms=8, mew=2)
 
-    low, high = z.quantile(torch.tensor([0.005, 0.995]), 0)  # a few far codes would shrink the rest
-    low, high = low.clamp(max=-3.2), high.clamp(min=3.2)  # the circles are always inside
-    ax.set(title=title, xlabel=axis.format(1), ylabel=axis.format(2), aspect="equal")
-    xlim, ylim = zip(low.tolist(), high.tolist())
-    ax.set(xlim=xlim, ylim=ylim)
-    ax.legend(markerscale=4, title="digit", loc="upper left", bbox_to_anchor=(1, 1))
+    reach = max(3.2, z.abs().quantile(0.99).item())  # a few far codes would shrink the rest
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+    ax.set(xlabel=axis.format(1), ylabel=axis.format(2))
     save_figure(fig, path)
