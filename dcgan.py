@@ -19,8 +19,10 @@ image x is real. They play the game
 """
 
 import argparse
+import copy
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -28,28 +30,16 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from PIL import ImageDraw
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import update_bn
 from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from common import load_digits, load_paintings, plot_curves, plot_images, progress
+from common import device, load_digits, load_paintings, output_folder, plot_curves, plot_images
+from common import progress, report_unwritten, save_weights, writing
 
 
 # ------------------------------------------------------- model
-class Network(nn.Sequential):
-    """Layers one after the other. With bf16 = True, convolutions compute in bfloat16."""
-
-    bf16 = False
-
-    def forward(self, x):
-        # A block for each pass: autocast keeps the weights that it has converted until the end of
-        # its block, and the weights change between two passes.
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            return super().forward(x).float()
-
-
 def make_generator(width=64, latent_dim=100):
     """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
 
@@ -79,28 +69,27 @@ def make_generator(width=64, latent_dim=100):
 
 def make_discriminator(width=64):
     """Images (B, 3, 64, 64) in [-1, 1] -> logits (B,), with D(x) = sigmoid(logit)"""
-    D = Network(
+    return Network(
         # Padded with black, -1, and not with 0: README, part 4, says why.
         nn.ConstantPad2d(1, -1.0),
         nn.Conv2d(3, width, 4, 2, 0, bias=False),
         nn.LeakyReLU(0.2, inplace=True),  # 64 x 32 x 32
 
         nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2, inplace=True),  # 128 x 16 x 16
+        nn.BatchNorm2d(2 * width, track_running_stats=False),
+        nn.LeakyReLU(0.2, inplace=True),  # 128 x 16 x 16
 
         nn.Conv2d(2 * width, 4 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(4 * width), nn.LeakyReLU(0.2, inplace=True),  # 256 x 8 x 8
+        nn.BatchNorm2d(4 * width, track_running_stats=False),
+        nn.LeakyReLU(0.2, inplace=True),  # 256 x 8 x 8
 
         nn.Conv2d(4 * width, 8 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(8 * width), nn.LeakyReLU(0.2, inplace=True),  # 512 x 4 x 4
+        nn.BatchNorm2d(8 * width, track_running_stats=False),
+        nn.LeakyReLU(0.2, inplace=True),  # 512 x 4 x 4
 
         nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False),
         nn.Flatten(0),  # (B, 1, 1, 1) -> (B,)
     ).apply(initialise)
-    # Spectral normalisation divides the last convolution's weights by their norm: D's opinion
-    # changes less from image to image [Miyato et al. 2018].
-    spectral_norm(D[-2])
-    return D
 
 
 def initialise(layer):
@@ -109,6 +98,18 @@ def initialise(layer):
         nn.init.normal_(layer.weight, 0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1, 0.02)
+
+
+class Network(nn.Sequential):
+    """Layers one after the other. With bf16 = True, convolutions compute in bfloat16."""
+
+    bf16 = False
+
+    def forward(self, x):
+        # A block for each pass: autocast keeps the weights that it has converted until the end of
+        # its block, and the weights change between two passes.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            return super().forward(x).float()
 
 
 # -------------------------------------------------------- loss
@@ -127,73 +128,87 @@ def generator_loss(logit_fake):
 
 
 # ------------------------------------------------------- train
-def train(G, D, x, reference, z_fixed, args, title, out):
+def train_step(G, D, opt_G, opt_D, real, z):
+    """One step of D, then one of G, on as many real samples as fakes G(z).
+
+    Returns Loss_D, Loss_G and the means of D(x), D(G(z)) before D's step and after it: (5,)
+    """
+    # Step of D: minimise -log D(x) - log(1 - D(G(z)))
+    fake = G(z)
+    logit_real = D(real)
+    logit_fake = D(fake.detach())  # no gradient for G
+    loss_D = discriminator_loss(logit_real, logit_fake)
+    opt_D.zero_grad()
+    loss_D.backward()
+    opt_D.step()
+
+    # Step of G: minimise -log D(G(z)), for the same z and the new D
+    logit = D(fake)
+    loss_G = generator_loss(logit)
+    opt_G.zero_grad()
+    loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
+    opt_G.step()
+
+    outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
+    return torch.stack([loss_D, loss_G, *outputs]).detach()
+
+
+def train(G, D, x, held_out, reference, files, z_fixed, args, title, out):
     """Train on images x; after each epoch compare samples of z_fixed with `reference`.
 
-    x (N, 3, 64, 64) uint8, or digits (N, 1, 28, 28); reference (n, 3, 64, 64) in [0, 1]. Returns
-    the averaged G, {name: [one value per epoch]}, eight samples per epoch, and the seconds.
+    x and held_out (N, 3, 64, 64) uint8, or digits (N, 1, 28, 28); reference describes real images.
+    Returns the averaged G, {name: [one value per epoch]}, eight samples per epoch, and the seconds
+    of training.
     """
-    # As the players move around each other, G's weights move around an average. Samples are made
-    # by that average [Yazici et al. 2019, arXiv 1806.04498]. It begins as the plain mean of all
-    # steps. With --average 0.995 it forgets what is older than about 1 / (1 - 0.995) = 200 steps.
-    def running_mean(mean, new, steps):
-        share = (1 / (steps + 1)).clamp(min=1 - args.average)
-        return mean.lerp_(new, share)
-
-    G_ema = AveragedModel(G, avg_fn=running_mean)
     # Each player's step changes the other's gradient, so old gradients mislead: hence no momentum
     # (the first beta is 0) [Karras et al. 2018, arXiv 1710.10196]. D has half G's learning rate, to
     # delay the moment when it overpowers G.
     opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), lr=args.lr / 2, betas=(0.0, 0.99), fused=True)
+    # As the players move around each other, G's weights move around an average. Samples are made
+    # by that average [Yazici et al. 2019, arXiv 1806.04498].
+    G_ema = copy.deepcopy(G)
     parts = {"G": G, "D": D, "G_ema": G_ema, "opt_G": opt_G, "opt_D": opt_D}
-    names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
     done, seconds, history, frames = 0, 0.0, {}, []
     if args.resume:
-        done, seconds, history, frames = load_checkpoint(parts, len(x), args, out)
+        done, seconds, history, frames = load_checkpoint(parts, files, args, out)
 
     for epoch in range(done + 1, args.epochs + 1):
         start = time.time()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
-        totals = torch.zeros(len(names), device=x.device)
+        totals = torch.zeros(5, device=x.device)
         order = torch.randperm(epoch_size(len(x), args.limit), device=x.device) % len(x)
         # Drop a short last batch: its BatchNorm statistics would be poor.
         batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
+        step = (epoch - 1) * len(batches)
 
         for idx in progress(batches, epoch, args.epochs):
             real = to_model(x[idx])  # (B, 3, 64, 64)
-            z = torch.randn(len(idx), args.latent_dim, 1, 1, device=x.device)
+            if not args.digits:  # a mirrored painting is a painting, a mirrored 7 is no digit
+                mirror = torch.rand(len(real), 1, 1, 1, device=x.device) < 0.5
+                real = torch.where(mirror, real.flip(3), real)
+            z = torch.randn(len(real), args.latent_dim, 1, 1, device=x.device)
+            totals += train_step(G, D, opt_G, opt_D, real, z)
 
-            # Step of D: minimise -log D(x) - log(1 - D(G(z)))
-            fake = G(z)
-            logit_real = D(real)
-            logit_fake = D(fake.detach())  # no gradient for G
-            loss_D = discriminator_loss(logit_real, logit_fake)
-            opt_D.zero_grad()
-            loss_D.backward()
-            opt_D.step()
+            # The average begins as the plain mean of all steps. With --average 0.995 it forgets
+            # what is older than about 1 / (1 - 0.995) = 200 steps.
+            step += 1
+            share = max(1 - args.average, 1 / step)
+            with torch.no_grad():
+                for mean, weight in zip(G_ema.parameters(), G.parameters()):
+                    mean.lerp_(weight, share)  # mean += share * (weight - mean)
 
-            # Step of G: minimise -log D(G(z)), for the same z and the new D
-            logit = D(fake)
-            loss_G = generator_loss(logit)
-            opt_G.zero_grad()
-            loss_G.backward(inputs=list(G.parameters()))  # through D, but for G's weights only
-            opt_G.step()
-            G_ema.update_parameters(G)
-
-            # D(G(z)) of the same z before D's step (z1) and after it (z2)
-            outputs = [logits.sigmoid().mean() for logits in (logit_real, logit_fake, logit)]
-            totals += torch.stack([loss_D, loss_G, *outputs]).detach()
-
+        names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
         row = dict(zip(names, (totals / len(batches)).tolist()))
         seconds += time.time() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
         # G_ema averages weights only: update_bn runs it on z to measure BatchNorm's statistics.
-        update_bn(z_fixed.split(64), G_ema)
+        update_bn(z_fixed[:256].split(64), G_ema)
         samples = generate(G_ema, z_fixed)
-        row |= score(samples[: len(reference)], reference)
+        row |= score(samples[: len(reference["features"])], reference)
+        row["D_held_out"] = mean_D(D, held_out, args.batch_size)
         for name, value in row.items():
             history.setdefault(name, []).append(value)
         frames.append((255 * samples[:8]).byte().cpu())
@@ -202,37 +217,53 @@ def train(G, D, x, reference, z_fixed, args, title, out):
         plot_images(out / "dcgan_samples.png", rows, heading, replace=epoch > done + 1)
         print(f"[{epoch:3d}/{args.epochs}] Loss_D: {row['loss_D']:.3f}  Loss_G: {row['loss_G']:.3f}"
               f"  D(x): {row['D_x']:.3f}  D(G(z)): {row['D_G_z1']:.3f}/{row['D_G_z2']:.3f}"
-              f"  SWD: {row['swd']:.0f}  repetition: {row['repetition']:.1%}"
-              f"  coverage: {row['coverage']:.0%}", flush=True)
+              f"  D(held-out): {row['D_held_out']:.3f}  SWD: {row['swd']:.0f}"
+              f"  repetition: {row['repetition']:.1%}  coverage: {row['coverage']:.0%}", flush=True)
 
         state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"args": vars(args) | {"images": len(x)}, "epoch": epoch}
+        state |= {"args": vars(args), "files": files, "epoch": epoch}
         state |= {"seconds": seconds, "history": history, "frames": frames}
-        torch.save(state, out / "dcgan.part")  # if interrupted here, the previous one survives
-        (out / "dcgan.part").replace(out / "dcgan.pt")
+        save_weights(state, out / "dcgan.pt")
     return G_ema, history, frames, seconds
 
 
-def load_checkpoint(parts, n, args, out):
+def load_checkpoint(parts, files, args, out):
     """Load the parts from OUT/dcgan.pt. Returns its epoch, seconds, history and frames.
 
-    SystemExit if it cannot be read, or is of another number n of images or other arguments.
+    SystemExit if it cannot be read, or is of other files, arguments or networks.
     """
     path = out / "dcgan.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = state["args"]
+        saved, epoch = state["args"], state["epoch"]
     except Exception as error:  # there is none, it is damaged, or of another program
         reason = (str(error) or repr(error)).splitlines()[0]
         raise SystemExit(f"error: --resume: {path} cannot be read: {reason}")
-    for name, value in (vars(args) | {"images": n}).items():
-        if saved.get(name) != value and name not in ("resume", "device", "out", "epochs"):
+    for name, value in vars(args).items():
+        if saved.get(name) != value and name not in ("resume", "device", "data", "out", "epochs"):
             raise SystemExit(f"error: --resume: {path} has {name} {saved.get(name)}, not {value}")
-    if state["epoch"] > args.epochs:
-        raise SystemExit(f"error: --resume: {path} already has {state['epoch']} epochs")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["epoch"], state["seconds"], state["history"], state["frames"]
+    if state.get("files") != files:
+        raise SystemExit(f"error: --resume: {path} is of other images than --data {args.data}")
+    if epoch > args.epochs:
+        raise SystemExit(f"error: --resume: {path} already has {epoch} epochs")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except Exception:  # PyTorch's message lists every key
+        raise SystemExit(f"error: --resume: {path} is of other networks than this dcgan.py makes")
+    return epoch, state["seconds"], state["history"], state["frames"]
+
+
+def keep_unfinished(path, epochs):
+    """SystemExit if a new run of `epochs` would overwrite an unfinished or longer one at `path`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        done, planned = state["epoch"], state["args"]["epochs"]
+    except Exception:  # nothing is there that could be continued
+        return
+    if done < planned or done > epochs:
+        raise SystemExit(f"error: {path} is of {done} epochs of {planned}: go on with --resume, "
+                         "choose another --out, or delete it")
 
 
 def epoch_size(n, limit):
@@ -265,25 +296,33 @@ def detail(x):
     return x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
 
 
-def sliced_wasserstein(fake, real):
-    """Sliced Wasserstein distance (SWD) between the 7 x 7 patches of two sets of N images.
+def sorted_patches(x):
+    """The 7 x 7 patches of images (N, 3, 64, 64), projected and sorted: three tensors (64, n)
 
-    A convolution with a random kernel projects each patch onto a random direction. The Wasserstein
-    distance of two sets of n numbers is their mean distance after sorting both. Averaged over 64
-    directions and over three scales: detail, detail at half size, and the image at a quarter
-    [after Karras et al. 2018]. In thousandths of the real projections' standard deviation.
+    A convolution with a random kernel projects each patch onto a random direction. There are three
+    scales: detail, detail at half size, and the image at a quarter.
     """
     g = torch.Generator().manual_seed(0)
-    kernels = F.normalize(torch.randn(64, 3, 7, 7, generator=g), dim=(1, 2, 3)).to(real.device)
+    kernels = F.normalize(torch.randn(64, 3, 7, 7, generator=g), dim=(1, 2, 3)).to(x.device)
 
-    distances = []
-    for scale in (1, 2, 4):
-        level = F.avg_pool2d(torch.cat([fake, real]), scale)
-        level = detail(level) if scale < 4 else level
-        projections = F.conv2d(level, kernels, stride=7).transpose(0, 1)  # (64, 2 N, rows, columns)
-        a, b = (side.flatten(1).sort(1).values for side in projections.chunk(2, 1))
-        distances.append(1000 * ((a - b).abs().mean() / b.std()).item())
-    return sum(distances) / 3
+    scales = []
+    for factor in (1, 2, 4):
+        level = F.avg_pool2d(x, factor)
+        level = detail(level) if factor < 4 else level
+        projections = F.conv2d(level, kernels, stride=7).transpose(0, 1)  # (64, N, rows, columns)
+        scales.append(projections.flatten(1).sort(1).values)
+    return scales
+
+
+def sliced_wasserstein(fake, real):
+    """Sliced Wasserstein distance (SWD) between the sorted patches of two sets of N images.
+
+    The Wasserstein distance of two sets of n numbers is their mean distance after sorting both.
+    Averaged over 64 directions and three scales [after Karras et al. 2018]. In thousandths of the
+    real projections' standard deviation.
+    """
+    distances = [(a - b).abs().mean() / b.std() for a, b in zip(fake, real)]
+    return 1000 * torch.stack(distances).mean().item()
 
 
 def repetition(x):
@@ -302,7 +341,7 @@ def random_features(x):
     Images with similar edges and colours get similar features even from random convolutions. Naeem
     et al. 2020 advise this for images unlike photographs.
     """
-    with torch.random.fork_rng():  # leaves all other random numbers as they are
+    with torch.random.fork_rng(devices=[]):  # leaves all other random numbers as they are
         torch.manual_seed(0)  # the same network in every run
         network = squeezenet1_1(weights=None).features.to(x.device)
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
@@ -318,12 +357,18 @@ def coverage(fake, real):
     return (torch.cdist(real, fake).amin(1) <= radius).float().mean().item()
 
 
-def score(fake, real):
-    """The three measures of images fake, compared with as many real ones. (N, 3, 64, 64) both"""
+def describe(x):
+    """What the measures compare, of images (N, 3, 64, 64)."""
+    return {"patches": sorted_patches(x), "features": random_features(x)}
+
+
+def score(fake, reference):
+    """The three measures of images fake (N, 3, 64, 64); reference describes as many real ones."""
+    description = describe(fake)
     return {
-        "swd": sliced_wasserstein(fake, real),
+        "swd": sliced_wasserstein(description["patches"], reference["patches"]),
         "repetition": repetition(fake),
-        "coverage": coverage(random_features(fake), random_features(real)),
+        "coverage": coverage(description["features"], reference["features"]),
     }
 
 
@@ -359,7 +404,7 @@ def draw_curves(history, real, title, out):
     panels = {
         "Loss_D": {"Loss_D": history["loss_D"], "D says 1/2": 2 * math.log(2)},
         "Loss_G": {"Loss_G": history["loss_G"], "D says 1/2": math.log(2)},
-        "D(x)": {"in D's step": history["D_x"]},
+        "D(x)": {"training images": history["D_x"], "held-out": history["D_held_out"]},
         "D(G(z))": {"in D's step": history["D_G_z1"], "in G's step": history["D_G_z2"]},
     }
     heading = f"{title}; shaded: the healthy ranges"
@@ -386,7 +431,8 @@ def draw_progression(frames, title, out):
         pictures.append(to_pil_image(grid))
         ImageDraw.Draw(pictures[-1]).text((4, 2), f"epoch {e}", fill="white")
     path = out / "dcgan_progression.gif"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200, loop=0)
+    with writing(path):
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200, loop=0)
 
 
 def draw_nearest(fake, neighbour, distance, title, out):
@@ -426,25 +472,26 @@ def parse_args(argv=None):
     p.add_argument("--lr", type=float, default=2e-4, help="learning rate of G; D's is half")
     p.add_argument("--average", type=float, default=0.995, help="decay of G's moving average")
     p.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    p.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto: a GPU, if any")
+    p.add_argument("--device", type=device, default="auto",
+                   help="cpu, cuda, mps, ...; auto: a GPU, if any")
     p.add_argument("--bf16", action="store_true",
                    help="bfloat16, faster on GPUs from Ampere on and CPUs with AVX512-BF16 or AMX")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     # Output
     p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
 
-    args = p.parse_args(argv)
+    # In a notebook sys.argv is the kernel's.
+    notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
+    argv = [] if argv is None and notebook else argv
+    args, unknown = p.parse_known_args(argv)
+    if unknown:
+        p.error(f"unrecognized arguments: {' '.join(unknown):.50}; --data takes one folder")
     if min(args.limit, args.latent_dim, args.width, args.epochs, args.batch_size) < 1:
         p.error("sizes, --limit and --epochs must be above 0")
     if not args.lr > 0 or not 0 <= args.average < 1:
         p.error("--lr must be above 0, --average from 0 to below 1")
-    if args.device == "auto":
-        gpu = torch.accelerator.is_available()
-        args.device = torch.accelerator.current_accelerator().type if gpu else "cpu"
-    try:
-        torch.empty(0, device=args.device)
-    except Exception as error:  # torch raises several types
-        p.error(f"--device {args.device}: {str(error).splitlines()[0]}")
+    if not 0 <= args.seed < 2**32:
+        p.error("--seed must be from 0 to 4294967295")
     if args.digits and args.data == p.get_default("data"):
         args.data = "data"
     args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
@@ -452,20 +499,20 @@ def parse_args(argv=None):
 
 
 def load_images(args):
-    """Name of the set, training images x (N, ...) and held-out images, uint8."""
+    """Name of the set, training images x (N, ...), held-out images, uint8, and the files' names."""
     if args.digits:
         name, x, _, held_out, _ = load_digits(args.data, args.synthetic)
         x, held_out = ((255 * part).round().byte().view(-1, 1, 28, 28) for part in (x, held_out))
-    else:
-        name, images = load_paintings(args.data, args.synthetic)
-        # A tenth is held out: the same for every seed.
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        held_out, x = images[order].tensor_split([len(images) // 10])
+        files = []
+    else:  # a tenth is held out: the same for every seed
+        wanted = args.limit + args.limit // 9 + 1
+        name, images, files = load_paintings(args.data, args.synthetic, wanted)
+        held_out, x = images.tensor_split([len(images) // 10])
     x, held_out = x[: args.limit].to(args.device), held_out[:1024].to(args.device)
     if len(x) < max(args.batch_size, 16):
         least = max(args.batch_size, 16)
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
-    return name, x, held_out
+    return name, x, held_out, files or [name, f"{len(x)} images"]
 
 
 def report(final, seconds, args, out):
@@ -487,17 +534,17 @@ def main(argv=None):
     torch.manual_seed(args.seed)
 
     # Data
-    name, x, held_out = load_images(args)
+    name, x, held_out, files = load_images(args)
     # Samples are compared with n training images. What n other training images score is the
     # column "real".
     n = min(1024, len(x) // 2)
-    reference, others = to_unit(x[: 2 * n]).split(n)
-    # Drawn images, asked for or in the place of real ones, get a folder of their own.
-    drawn = name in ("drawn paintings", "drawn digits")
-    out = Path(args.out, "synthetic") if drawn else Path(args.out)
+    some, others = to_unit(x[: 2 * n]).split(n)
+    reference = describe(some)
+    out = output_folder(args.out, name)
     title = f"DCGAN, {name}"
     if not args.resume:
-        plot_images(out / "dcgan_data.png", others[:64].split(8), f"{name}: real images")
+        keep_unfinished(out / "dcgan.pt", args.epochs)
+    plot_images(out / "dcgan_data.png", others[:64].split(8), f"{name}: real images")
 
     # Train
     G = make_generator(args.width, args.latent_dim).to(args.device)
@@ -507,7 +554,8 @@ def main(argv=None):
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {args.device}; "
           f"parameters: G {parameters_G:,}, D {parameters_D:,}")
     z = torch.randn(1024, args.latent_dim, 1, 1).to(args.device)
-    G_ema, history, frames, seconds = train(G, D, x, reference, z, args, title, out)
+    G_ema, history, frames, seconds = train(
+        G, D, x, held_out, reference, files, z, args, title, out)
 
     # Measure
     real = score(others, reference)
@@ -522,7 +570,6 @@ def main(argv=None):
     final |= {
         "nearest_ratio": ratio.item(),
         "D_trained": mean_D(D, x[: len(held_out)], args.batch_size),
-        "D_held_out": mean_D(D, held_out, args.batch_size),  # far lower if D learns by heart
         "parameters_G": parameters_G, "parameters_D": parameters_D,
     }
 
@@ -541,17 +588,17 @@ def main(argv=None):
     metrics = {
         "script": "dcgan.py", "args": vars(args), "dataset": name,
         "torch": torch.__version__, "device": args.device,
-        "seconds": seconds,
-        "images_per_second": args.epochs * epoch_size(len(x), args.limit) / seconds,
-        "history": history, "final": final,
+        "seconds": seconds, "history": history, "final": final,
     }
     # JSON has no nan and no infinity: null.
     metrics = json.loads(json.dumps(metrics), parse_constant=lambda nan: None)
-    (out / "dcgan_metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    path = out / "dcgan_metrics.json"
+    with writing(path):
+        path.write_text(json.dumps(metrics, indent=1) + "\n")
     report(final, seconds, args, out)
+    report_unwritten()
     return metrics
 
 
 if __name__ == "__main__":
-    # A notebook cell has no __file__, and its sys.argv is the kernel's.
-    main([] if "__file__" not in globals() else None)
+    main()
