@@ -13,8 +13,8 @@ that the decoder gives; a grey pixel of 0.3 is counted as 30% white and 70% blac
 
     python vae.py --epochs 30
 
-    Epoch 30/30 - Total Loss:  92.671 - Recon:  69.351 - KL: 23.320 - Test:  94.343
-    Test loss, nats per grey-level image: 94.34 = reconstruction 71.14 + 1 x KL 23.20
+    Epoch 30/30 - Total Loss:  92.763 - Recon:  69.360 - KL: 23.402 - Test:  94.379
+    Test loss, nats per grey-level image: 94.38 = reconstruction 71.12 + 1 x KL 23.26
 """
 
 import argparse
