@@ -78,7 +78,7 @@ def train(model, x, test_x, args):
     history, seconds = {"train_sse": [], "test_sse": []}, 0.0
 
     for epoch in range(1, args.epochs + 1):
-        start = time.time()
+        start = time.perf_counter()
         total = 0.0
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -96,7 +96,7 @@ def train(model, x, test_x, args):
             total += len(batch) * loss.detach()  # .item() would make the CPU wait for a GPU
 
         train_sse = float(total) / len(x)  # the mean over the epoch
-        seconds += time.time() - start
+        seconds += time.perf_counter() - start
         test_sse = evaluate(model, test_x)
         history["train_sse"].append(train_sse)
         history["test_sse"].append(test_sse)

@@ -54,8 +54,8 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
     name, folder = "MNIST", Path(folder)
     if not synthetic:
         try:
-            found = {path.name for path in folder.glob("[!.]*")} - {"abstract_art"}
-            if folder.is_file() or (found and "MNIST" not in found):
+            found = {path.name for path in folder.glob("[!.]*")}
+            if folder.is_file() or (found and "MNIST" not in found and folder.name != "data"):
                 raise SystemExit(f"error: --data {folder} has no MNIST, which ae.py and vae.py "
                                  "read, but other things; dcgan.py reads images")
             sets = [MNIST(folder, train, download=True) for train in (True, False)]
@@ -123,7 +123,7 @@ def load_paintings(folder, synthetic=False, limit=None):
     some = small[:2000]
     copies = sum(((torch.cdist(part, small) < 25).sum(1) > 1).sum() for part in some.split(500))
     if copies:
-        print(f"Of {len(some):,}, {copies:,} images have a copy: held-out ones are known, then")
+        print(f"{copies:,} of the first {len(some):,} images have a copy. D may know held-out ones.")
     name = folder.resolve().name.encode("ascii", "replace").decode()  # what any terminal can print
     return name, x, files
 
@@ -212,7 +212,7 @@ def progress(batches, epoch=0, epochs=0):
         if visible and (i % 10 == 0 or i == n):
             step = (time.perf_counter() - start) / i  # seconds
             left, run = step * (n - i), step * (n - i + n * (epochs - epoch)) / 60
-            text = f"{name}: {i / n:.0%}, {left:.0f} s left, {run:.0f} min in all"
+            text = f"{name}: {i / n:.0%}, {left:.0f} s left, {run:.0f} min left of the run"
             print(f"{text if i < n else '':60}", end="\r", file=sys.stderr, flush=True)
 
 
@@ -225,10 +225,11 @@ def output_folder(out, name):
     """The folder for a run, made if missing; drawn data have their own. SystemExit if it fails."""
     out = Path(out, "synthetic") if name.startswith(("drawn digits", "drawn paint")) else Path(out)
     unwritten.clear()
-    with writing(out):
+    try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
-    report_unwritten()  # before the training
+    except OSError as error:
+        raise SystemExit(f"error: cannot write {out}: {error.strerror or error}")
     return out
 
 
@@ -253,8 +254,11 @@ def save_weights(state, path):
     """torch.save to another file, then renamed: an interruption leaves the older weights whole."""
     part = path.with_suffix(".part")
     with writing(path):
-        torch.save(state, part)
-        part.replace(path)
+        try:
+            torch.save(state, part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def save_figure(fig, path, replace=False):
@@ -264,6 +268,7 @@ def save_figure(fig, path, replace=False):
         fig.savefig(path, dpi=100, bbox_inches="tight")
         if "ipykernel" in sys.modules:
             from IPython import display
+            replace = replace and path in shown
             if not replace:
                 shown[path] = f"{path} {time.time()}"  # another one in each run
             image = display.Image(filename=str(path))

@@ -6,8 +6,8 @@ image x is real. They play the game
 
     min_G max_D  E_x[ log D(x) ] + E_z[ log(1 - D(G(z))) ],  x from the data, z ~ N(0, I)
 
-[Goodfellow et al. 2014, arXiv 1406.2661] with convolutional networks [Radford et al. 2016, arXiv
-1511.06434]. Three measures compare generated images with real ones; the column "real" is the goal.
+[Goodfellow et al. 2014, arXiv 1406.2661], but G minimises -log D(G(z)). The networks are
+convolutional [Radford et al. 2016, arXiv 1511.06434]. The column "real" is the goal.
 
     python dcgan.py
 
@@ -41,12 +41,7 @@ from common import progress, report_unwritten, save_weights, writing
 
 # ------------------------------------------------------- model
 def make_generator(width=64, latent_dim=100):
-    """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]
-
-    A transposed convolution adds its 4 x 4 kernel, times an input pixel, to the output; the next
-    pixel's kernel lies one stride further. 4 is a multiple of the stride: otherwise neighbours
-    would overlap unevenly and paint a checkerboard [Odena et al. 2016].
-    """
+    """z (B, latent_dim, 1, 1) -> images (B, 3, 64, 64) in [-1, 1]"""
     # Sizes are for width 64. Kernel, stride and padding 4, 1, 0 turn one pixel into 4 x 4; with
     # 4, 2, 1 each side doubles.
     return Network(
@@ -101,7 +96,7 @@ def initialise(layer):
 
 
 class Network(nn.Sequential):
-    """Layers one after the other. With bf16 = True, convolutions compute in bfloat16."""
+    """Layers one after the other. With bf16 = True they compute in bfloat16."""
 
     bf16 = False
 
@@ -129,9 +124,9 @@ def generator_loss(logit_fake):
 
 # ------------------------------------------------------- train
 def train_step(G, D, opt_G, opt_D, real, z):
-    """One step of D, then one of G, on as many real samples as fakes G(z).
+    """One step of D, then one of G.
 
-    Returns Loss_D, Loss_G and the means of D(x), D(G(z)) before D's step and after it: (5,)
+    Returns (5,): Loss_D, Loss_G, the mean D(x), and the mean D(G(z)) before and after D's step.
     """
     # Step of D: minimise -log D(x) - log(1 - D(G(z)))
     fake = G(z)
@@ -174,7 +169,7 @@ def train(G, D, x, held_out, reference, files, z_fixed, args, title, out):
         done, seconds, history, frames = load_checkpoint(parts, files, args, out)
 
     for epoch in range(done + 1, args.epochs + 1):
-        start = time.time()
+        start = time.perf_counter()
         torch.manual_seed(1000 * args.seed + epoch)  # so that a resumed run draws the same numbers
         totals = torch.zeros(5, device=x.device)
         order = torch.randperm(epoch_size(len(x), args.limit), device=x.device) % len(x)
@@ -200,7 +195,7 @@ def train(G, D, x, held_out, reference, files, z_fixed, args, title, out):
 
         names = ("loss_D", "loss_G", "D_x", "D_G_z1", "D_G_z2")
         row = dict(zip(names, (totals / len(batches)).tolist()))
-        seconds += time.time() - start
+        seconds += time.perf_counter() - start
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
@@ -262,12 +257,12 @@ def keep_unfinished(path, epochs):
     except Exception:  # nothing is there that could be continued
         return
     if done < planned or done > epochs:
-        raise SystemExit(f"error: {path} is of {done} epochs of {planned}: go on with --resume, "
-                         "choose another --out, or delete it")
+        raise SystemExit(f"error: {path} is of {done} epochs of {planned}. Go on with --resume "
+                         f"--epochs {planned}, or choose another --out, or delete it")
 
 
 def epoch_size(n, limit):
-    """Images in an epoch: n, or several times n if the whole set, uncut, has fewer than 2,000."""
+    """Images in an epoch. 2,499 stay 2,499, and 300 are used 7 times, but with --limit 300 once."""
     return n * math.ceil(2000 / n) if n < limit else n
 
 
@@ -297,7 +292,7 @@ def detail(x):
 
 
 def sorted_patches(x):
-    """The 7 x 7 patches of images (N, 3, 64, 64), projected and sorted: three tensors (64, n)
+    """Side-by-side 7 x 7 patches of images (N, 3, 64, 64), projected, sorted: 3 tensors (64, n)
 
     A convolution with a random kernel projects each patch onto a random direction. There are three
     scales: detail, detail at half size, and the image at a quarter.
@@ -342,7 +337,7 @@ def random_features(x):
     et al. 2020 advise this for images unlike photographs.
     """
     with torch.random.fork_rng(devices=[]):  # leaves all other random numbers as they are
-        torch.manual_seed(0)  # the same network in every run
+        torch.default_generator.manual_seed(0)  # the same network in every run
         network = squeezenet1_1(weights=None).features.to(x.device)
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
 
@@ -384,10 +379,9 @@ def nearest(images, x):
 
 @torch.no_grad()
 def mean_D(D, x, batch_size):
-    """The mean of D(x) over images x uint8, in full batches as in training.
+    """The mean of D(x) over images x uint8, in full batches, if there are enough images.
 
-    D is never in eval mode: its BatchNorm takes its statistics from the batch, so D(x) also
-    depends on the rest of it.
+    D's BatchNorm takes its statistics from the batch, so D(x) also depends on the rest of it.
     """
     size = min(batch_size, len(x))
     batches = [batch for batch in x.split(size) if len(batch) == size]
@@ -426,7 +420,8 @@ def draw_progression(frames, title, out):
     plot_images(out / "dcgan_progression.png", rows, f"{title}: the same noise", labels)
 
     pictures = []
-    for e in range(1, last + 1, math.ceil(last / 50)):  # at most 50, for a small file
+    every = math.ceil(last / 50)  # at most 50 pictures, for a small file
+    for e in range((last - 1) % every + 1, last + 1, every):
         grid = F.pad(make_grid(frames[e - 1], nrow=4), (0, 0, 16, 0))  # room for the epoch
         pictures.append(to_pil_image(grid))
         ImageDraw.Draw(pictures[-1]).text((4, 2), f"epoch {e}", fill="white")
@@ -446,8 +441,7 @@ def draw_nearest(fake, neighbour, distance, title, out):
 def draw_walk(G_ema, z, title, out):
     """From z[i] to z[i + 6] on a quarter of an ellipse, cos t z[i] + sin t z[i + 6].
 
-    Since cos^2 + sin^2 = 1, each point on it is again a draw from N(0, I). The middle of a
-    straight line has half the variance: nearer to 0 than nearly all z that G has seen.
+    Since cos^2 + sin^2 = 1, each point on it is again a draw from N(0, I).
     """
     t = torch.linspace(0, math.pi / 2, 10, device=z.device).view(10, 1, 1, 1)
     rows = [generate(G_ema, t.cos() * a + t.sin() * b) for a, b in zip(z[:6], z[6:12])]
@@ -485,7 +479,7 @@ def parse_args(argv=None):
     argv = [] if argv is None and notebook else argv
     args, unknown = p.parse_known_args(argv)
     if unknown:
-        p.error(f"unrecognized arguments: {' '.join(unknown):.50}; --data takes one folder")
+        p.error(f"unrecognized arguments: {' '.join(unknown):.60}")
     if min(args.limit, args.latent_dim, args.width, args.epochs, args.batch_size) < 1:
         p.error("sizes, --limit and --epochs must be above 0")
     if not args.lr > 0 or not 0 <= args.average < 1:
@@ -535,8 +529,7 @@ def main(argv=None):
 
     # Data
     name, x, held_out, files = load_images(args)
-    # Samples are compared with n training images. What n other training images score is the
-    # column "real".
+    # Samples are compared with `some`. The column "real" compares `others` with `some`.
     n = min(1024, len(x) // 2)
     some, others = to_unit(x[: 2 * n]).split(n)
     reference = describe(some)
@@ -544,7 +537,7 @@ def main(argv=None):
     title = f"DCGAN, {name}"
     if not args.resume:
         keep_unfinished(out / "dcgan.pt", args.epochs)
-    plot_images(out / "dcgan_data.png", others[:64].split(8), f"{name}: real images")
+        plot_images(out / "dcgan_data.png", others[:64].split(8), f"{name}: real images")
 
     # Train
     G = make_generator(args.width, args.latent_dim).to(args.device)
@@ -562,8 +555,9 @@ def main(argv=None):
     fake = generate(G_ema, z)
     # Copies would be nearer to training images than held-out images are: a ratio far below 1. The
     # 5% quantile falls if one in twenty is a copy.
-    distance, neighbour = nearest(torch.cat([fake[:n], to_unit(held_out[:n])]), x)
-    of_fake, of_held_out = distance[:n], distance[n:]
+    seen = x if args.digits else torch.cat([x, x.flip(3)])
+    of_fake, neighbour = nearest(fake[:n], seen)
+    of_held_out, _ = nearest(to_unit(held_out[:n]), seen)
     ratio = of_fake.quantile(0.05) / of_held_out.quantile(0.05)
     final = {key: values[-1] for key, values in history.items()}
     final |= {f"{key}_real": value for key, value in real.items()}
@@ -582,7 +576,7 @@ def main(argv=None):
     labels = k * ["real"] + k * ["generated"]
     plot_images(out / "dcgan_real_vs_generated.png", rows, title, labels)
     draw_walk(G_ema, z, title, out)
-    draw_nearest(fake, to_unit(x[neighbour[:n]]), of_fake, title, out)
+    draw_nearest(fake, to_unit(seen[neighbour]), of_fake, title, out)
 
     # Save
     metrics = {

@@ -120,7 +120,7 @@ def train(model, x, test_x, args):
     history, seconds = {}, 0.0
 
     for epoch in range(1, args.epochs + 1):
-        start = time.time()
+        start = time.perf_counter()
         totals = torch.zeros(2, device=x.device)
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -141,7 +141,7 @@ def train(model, x, test_x, args):
             totals += torch.stack((recon, kl)).detach().sum(1)
 
         recon, kl = (totals / len(x)).tolist()  # the means over the epoch
-        seconds += time.time() - start
+        seconds += time.perf_counter() - start
         test_recon, test_kl = evaluate(model, test_x)
         row = {
             "train_loss": recon + args.beta * kl, "train_recon": recon, "train_kl": kl,
