@@ -123,7 +123,7 @@ def load_paintings(folder, synthetic=False, limit=None):
     some = small[:2000]
     copies = sum(((torch.cdist(part, small) < 25).sum(1) > 1).sum() for part in some.split(500))
     if copies:
-        print(f"{copies:,} of the first {len(some):,} images have a copy. D may know held-out ones.")
+        print(f"{copies:,} of the first {len(some):,} images have a copy. D may know held-out ones")
     name = folder.resolve().name.encode("ascii", "replace").decode()  # what any terminal can print
     return name, x, files
 
@@ -347,11 +347,11 @@ def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None)
     ax = fig.add_subplot()
     if k == 2 and sigma is not None:
         z, labels = z[:400], labels[:400]
-        for center, size, digit in zip(z, 4 * sigma.cpu(), labels):  # two sigma to each side
-            ax.add_patch(Ellipse(center, *size, fill=False, color=f"C{digit}", alpha=0.7))
+        for center, size, digit in zip(z.numpy(), 4 * sigma.cpu().numpy(), labels):  # 2 sigma
+            ax.add_patch(Ellipse(center, *size, ec=f"C{digit}", fill=False, alpha=0.7))
     for digit in labels.unique().tolist():
         points = z[labels == digit]
-        ax.scatter(*points.T, s=5, alpha=0.7, lw=0, color=f"C{digit}")
+        ax.scatter(*points.T.numpy(), s=5, alpha=0.7, lw=0, color=f"C{digit}")
         box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": f"C{digit}"}
         ax.annotate(digit, points.median(0).values.tolist(), weight="bold", bbox=box)
     for radius in (1, 2, 3):
@@ -360,10 +360,10 @@ def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None)
         order = draws[:, 1].argsort(descending=True)  # so that few lines cross
         for i, (point, image) in enumerate(zip(draws[order].tolist(), decoded[order].cpu())):
             box = AnnotationBbox(
-                OffsetImage(image.view(28, 28), cmap="gray"), point, (1.1, 0.95 - 0.1 * i),
+                OffsetImage(image.view(28, 28).numpy(), cmap="gray"), point, (1.1, 0.95 - 0.1 * i),
                 boxcoords="axes fraction", pad=0, arrowprops={"arrowstyle": "-", "lw": 0.5})
             ax.add_artist(box)
-        ax.plot(*draws.cpu().T, "kx", ms=8, mew=2)
+        ax.plot(*draws.cpu().T.numpy(), "kx", ms=8, mew=2)
 
     reach = max(3.2, z.abs().quantile(0.99).item())  # a few far codes would shrink the rest
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
