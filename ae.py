@@ -16,7 +16,6 @@ N images   [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
 from common import device, load_digits, output_folder, plot_curves, plot_images, progress
-from common import report_unwritten, save_weights, scatter_digits, writing
+from common import report_unwritten, save_metrics, save_weights, scatter_digits
 
 
 # ------------------------------------------------------- model
@@ -330,9 +329,7 @@ def main(argv=None):
         "torch": torch.__version__, "device": args.device,
         "seconds": seconds, "history": history, "final": final,
     }
-    path = out / "ae_metrics.json"
-    with writing(path):
-        path.write_text(json.dumps(metrics, indent=1) + "\n")
+    metrics = save_metrics(metrics, out / "ae_metrics.json")
     report(final, seconds, args, out)
     report_unwritten()
     return metrics

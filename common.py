@@ -1,5 +1,6 @@
 """Loading data, saving and plotting, for ae.py, vae.py and dcgan.py."""
 
+import json
 import os
 import sys
 import tempfile
@@ -259,6 +260,14 @@ def save_weights(state, path):
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def save_metrics(metrics, path):
+    """Save a dict as JSON, where nan and infinity become null. Returns what was saved."""
+    metrics = json.loads(json.dumps(metrics), parse_constant=lambda name: None)
+    with writing(path):
+        path.write_text(json.dumps(metrics, indent=1) + "\n")
+    return metrics
 
 
 def save_figure(fig, path, replace=False):

@@ -20,7 +20,6 @@ convolutional [Radford et al. 2016, arXiv 1511.06434]. The column "real" is the 
 
 import argparse
 import copy
-import json
 import math
 import sys
 import time
@@ -36,7 +35,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from common import device, load_digits, load_paintings, output_folder, plot_curves, plot_images
-from common import progress, report_unwritten, save_weights, writing
+from common import progress, report_unwritten, save_metrics, save_weights, writing
 
 
 # ------------------------------------------------------- model
@@ -584,11 +583,7 @@ def main(argv=None):
         "torch": torch.__version__, "device": args.device,
         "seconds": seconds, "history": history, "final": final,
     }
-    # JSON has no nan and no infinity: null.
-    metrics = json.loads(json.dumps(metrics), parse_constant=lambda nan: None)
-    path = out / "dcgan_metrics.json"
-    with writing(path):
-        path.write_text(json.dumps(metrics, indent=1) + "\n")
+    metrics = save_metrics(metrics, out / "dcgan_metrics.json")
     report(final, seconds, args, out)
     report_unwritten()
     return metrics

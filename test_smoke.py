@@ -687,11 +687,12 @@ def train_gan(G, D, *flags):
 
 
 def test_average_of_generators(monkeypatch, no_figures):
-    weights, step = [], dcgan.train_step
+    weights, seen, step = [], [], dcgan.train_step
 
-    def watched(G, *others):
-        losses = step(G, *others)
+    def watched(G, D, opt_G, opt_D, real, z):
+        losses = step(G, D, opt_G, opt_D, real, z)
         weights.append(G[0].weight.detach().clone())
+        seen.extend(real)
         return losses
 
     monkeypatch.setattr(dcgan, "train_step", watched)
@@ -699,6 +700,9 @@ def test_average_of_generators(monkeypatch, no_figures):
     G_ema, history = train_gan(G, D)
     check(G_ema[0].weight, (weights[0] + weights[1]) / 2, "It begins as a plain mean", 0, 1e-6)
     assert history["swd"][0] > 10 and history["coverage"][0] < 1  # not of real images
+    given = dcgan.to_model(draw_paintings(100, 1)[:64])
+    mirrored = [not any(torch.equal(image, other) for other in given) for image in seen]
+    assert 16 < sum(mirrored) < 48  # about half of 64
 
     z = torch.randn(64, 100, 1, 1)
     of_batch = G_ema.train()(z) / 2 + 0.5  # its BatchNorm's averages fit the batch

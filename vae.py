@@ -18,7 +18,6 @@ that the decoder gives; a grey pixel of 0.3 is counted as 30% white and 70% blac
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -30,7 +29,7 @@ import torch.nn.functional as F
 from torch.distributions import Normal
 
 from common import device, load_digits, output_folder, plot_curves, plot_images, progress
-from common import report_unwritten, save_weights, scatter_digits, writing
+from common import report_unwritten, save_metrics, save_weights, scatter_digits
 
 
 # ------------------------------------------------------- model
@@ -428,9 +427,7 @@ def main(argv=None):
         "torch": torch.__version__, "device": args.device,
         "seconds": seconds, "history": history, "final": final,
     }
-    path = out / "vae_metrics.json"
-    with writing(path):
-        path.write_text(json.dumps(metrics, indent=1) + "\n")
+    metrics = save_metrics(metrics, out / "vae_metrics.json")
     report(final, seconds, args, out)
     report_unwritten()
     return metrics
