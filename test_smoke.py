@@ -752,7 +752,9 @@ def test_measures_of_paintings():
 
 
 # ------------------------------------------------------ README
-README = (HERE / "README.md").read_text(encoding="utf-8")
+PAGES = {folder: (folder / "README.md").read_text(encoding="utf-8")
+         for folder in (HERE, HERE / "figures")}
+README = "\n".join(PAGES.values())
 README_CELLS = re.findall(r"```py\n(.*?)```", README, re.S)
 SOURCES = "".join(Path(script.__file__).read_text() for script in (ae, vae, dcgan))
 
@@ -771,10 +773,16 @@ def cell_with(text):
 
 
 def test_readme_images_and_links():
-    titles = re.findall(r"^#+ (.+)$", README, re.M)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert link[1:] in anchors if link[0] == "#" else (HERE / link).exists(), link
+    anchors = {}
+    for folder, page in PAGES.items():
+        titles = re.findall(r"^#+ (.+)$", page, re.M)
+        anchors[folder / "README.md"] = {
+            re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    for folder, page in PAGES.items():
+        for link in re.findall(r"\]\((?!http)([^)]+)\)", page):
+            path, _, anchor = link.partition("#")
+            target = (folder / (path or "README.md")).resolve()
+            assert target.exists() and (not anchor or anchor in anchors[target]), link
 
 
 def test_readme_commands_and_edits(as_committed):
