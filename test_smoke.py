@@ -1017,6 +1017,22 @@ def test_readme_explorer_samples_and_comparison(no_figures, monkeypatch):
     assert final["real_coverage"] > final["AE_coverage"]
 
 
+def test_readme_one_digit_out(no_figures, monkeypatch):
+    trained, train = [], ae.train
+    monkeypatch.setattr(ae, "train", lambda *a: trained.append(a[1]) or train(*a))
+    cell, variables = cell_with("one_digit_out"), {}
+    (out := Path("figures/questions/one_digit_out")).mkdir(parents=True)
+    exec(cell.replace("[768, 512], 32", "[8], 2").replace('"10"', '"1"'), variables)
+    x, y = variables["x"], variables["y"]
+    assert [len(seen) for seen in trained] == [(y != digit).sum() for digit in (1, 8)]
+    assert torch.equal(trained[1], x[y != 8])
+    final = json.loads((out / "auc_metrics.json").read_text())["final"]
+    assert len(final) == 8 and all(0 <= value <= 1 for value in final.values())
+    odd = torch.tensor([False, True, False, True, False])
+    for scores, auc in ([1, 2, 3, 4, 5], 3 / 6), ([1, 4, 2, 5, 3], 1), ([9, 1, 8, 2, 7], 0):
+        assert variables["auc"](torch.tensor(scores), odd) == pytest.approx(auc)
+
+
 @functools.cache
 def measured(runs, expression):
     """An expression of a run's metrics. a+b: mean and standard deviation. a~: of seeds 0 and 1"""
