@@ -1033,6 +1033,24 @@ def test_readme_one_digit_out(no_figures, monkeypatch):
         assert variables["auc"](torch.tensor(scores), odd) == pytest.approx(auc)
 
 
+def test_readme_conditional_gan(no_figures, monkeypatch):
+    fed, step = [], dcgan.train_step
+    monkeypatch.setattr(dcgan, "train_step", lambda *a: fed.append((a[0], *a[4:])) or step(*a))
+    cell, variables = cell_with("class LabelledG"), {}
+    Path("figures/questions/cgan").mkdir(parents=True)
+    cell = cell.replace("10_000", "96").replace("500", "10").replace("[:5000", "[:100")
+    exec(re.sub(r"32(?=, 110|\)|, 4)", "4", cell).replace("(G), 8", "(G), 1"), variables)
+    assert len(fed) == 6
+    for G, real, z in fed:  # D sees the same labels beside real images and fakes
+        for images in real, G(z):
+            planes = images[:, 3:].mean((2, 3))
+            assert torch.equal(planes, 2 * z[:, 100:] - 1)
+            assert images[:, 3:].square().eq(1).all()
+    final = json.loads(Path("figures/questions/cgan/cgan_metrics.json").read_text())["final"]
+    assert final["wanted"] <= final["agreement"] and len(final["wanted_by_label"]) == 10
+    assert final["wanted_real"] > 0.5
+
+
 @functools.cache
 def measured(runs, expression):
     """An expression of a run's metrics. a+b: mean and standard deviation. a~: of seeds 0 and 1"""
