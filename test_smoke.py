@@ -2,6 +2,7 @@
 
     pytest test_smoke.py                      all, in a minute and a half, without a network
     pytest test_smoke.py -k kl_divergence     one exercise: your vae.kl_divergence
+    pytest test_smoke.py -k my_runs           are the runs that you trained as ours?
 """
 
 import functools
@@ -1024,6 +1025,40 @@ def test_readme_explorer_samples_and_comparison(no_figures, monkeypatch):
     assert final["real_coverage"] > final["AE_coverage"]
 
 
+def test_readme_one_digit_out(no_figures, monkeypatch):
+    trained, train = [], ae.train
+    monkeypatch.setattr(ae, "train", lambda *a: trained.append(a[1]) or train(*a))
+    cell, variables = cell_with("one_digit_out"), {}
+    (out := Path("figures/questions/one_digit_out")).mkdir(parents=True)
+    exec(cell.replace("[768, 512], 32", "[8], 2").replace('"10"', '"1"'), variables)
+    x, y = variables["x"], variables["y"]
+    assert [len(seen) for seen in trained] == [(y != digit).sum() for digit in (1, 8)]
+    assert torch.equal(trained[1], x[y != 8])
+    final = json.loads((out / "auc_metrics.json").read_text())["final"]
+    assert len(final) == 8 and all(0 <= value <= 1 for value in final.values())
+    odd = torch.tensor([False, True, False, True, False])
+    for scores, auc in ([1, 2, 3, 4, 5], 3 / 6), ([1, 4, 2, 5, 3], 1), ([9, 1, 8, 2, 7], 0):
+        assert variables["auc"](torch.tensor(scores), odd) == pytest.approx(auc)
+
+
+def test_readme_conditional_gan(no_figures, monkeypatch):
+    fed, step = [], dcgan.train_step
+    monkeypatch.setattr(dcgan, "train_step", lambda *a: fed.append((a[0], *a[4:])) or step(*a))
+    cell, variables = cell_with("class LabelledG"), {}
+    Path("figures/questions/cgan").mkdir(parents=True)
+    cell = cell.replace("10_000", "96").replace("500", "10").replace("[:5000", "[:100")
+    exec(re.sub(r"32(?=, 110|\)|, 4)", "4", cell).replace("(G), 8", "(G), 1"), variables)
+    assert len(fed) == 6
+    for G, real, z in fed:  # D sees the same labels beside real images and fakes
+        for images in real, G(z):
+            planes = images[:, 3:].mean((2, 3))
+            assert torch.equal(planes, 2 * z[:, 100:] - 1)
+            assert images[:, 3:].square().eq(1).all()
+    final = json.loads(Path("figures/questions/cgan/cgan_metrics.json").read_text())["final"]
+    assert final["wanted"] <= final["agreement"] and len(final["wanted_by_label"]) == 10
+    assert final["wanted_real"] > 0.5
+
+
 @functools.cache
 def measured(runs, expression):
     """An expression of a run's metrics. a+b: mean and standard deviation. a~: of seeds 0 and 1"""
@@ -1078,7 +1113,7 @@ def test_every_number_of_readme_is_measured(as_committed):
     """What no table covers is in figures/claims.tsv: a phrase, its runs, its expressions."""
     tables = r"<!-- rows: (.*?) \| columns: (.*?) -->\n((?:\|.*\n)+)"
     text = re.sub(tables, check_table, README)
-    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
+    text = re.sub(r"<!-- bands.*?</details>|```.*?```|`[^`]*`", "", text, flags=re.S)
     text = re.sub(r"^    .*$|<!--.*?-->|\]\(.*?\)|arXiv\s+[\d.]+", "", text, flags=re.M)
     text = " ".join(text.split())
     for claim in (HERE / "figures" / "claims.tsv").read_text(encoding="utf-8").splitlines():
@@ -1087,3 +1122,80 @@ def test_every_number_of_readme_is_measured(as_committed):
         assert text.count(phrase.format(*values)) == 1, phrase.format(*values)
         text = text.replace(phrase.format(*values), "")
     assert not set(re.findall(r"\d+\.\d+|\d+%", text)) - PUBLISHED
+
+
+# ----------------------------------------------------- my runs
+def trouble_of(metrics):
+    """Which trouble of README's part 5 a run looks like, or None."""
+    return None
+
+
+BAND = r"(\w+) ([\d.]+)(%?) ± ([\d.]+)"  # measure, ours, unit, how far from it a run may be
+
+
+def verdict_on(metrics):
+    """Compare a run with that row of README's table of bands that has its flags. A line."""
+    free = "device", "out", "data", "seed", "bf16", "resume"
+    flags = {name: value for name, value in metrics["args"].items() if name not in free}
+    script, dataset = metrics["script"].removesuffix(".py"), metrics["dataset"]
+    table = re.findall(rf"^\| `python {script}.py(.*?)` \| (\w+ [\d.]+%? ± .*) \|$", README, re.M)
+    for command, bands in table:
+        ours = vars(globals()[script].parse_args(command.split()))
+        if flags.items() <= ours.items() and dataset.startswith(("MNIST", "abstract_art")):
+            break
+    else:
+        default = vars(globals()[script].parse_args([]))
+        flags = {name: flags[name] for name in flags if flags[name] != default[name]}
+        return f"not comparable: {script}.py on {dataset} with {flags or 'no flags'}"
+
+    off = []
+    for name, ours, percent, width in re.findall(BAND, bands):
+        value = metrics["final"][name]
+        value = math.nan if value is None else 100 * value if percent else value
+        if not abs(value - float(ours)) <= float(width):
+            off.append(f"{name} is {value:.4g}{percent}, ours {ours}{percent} ± {width}{percent}")
+    trouble = trouble_of(metrics) if off and script != "ae" else None
+    if trouble:
+        off.append(f"it looks like {trouble}")
+    return "NOT as ours: " + "; ".join(off) if off else "as ours"
+
+
+def my_runs():
+    """Metrics that are not the committed ones; without git, those newer than the download."""
+    git = 'git ls-files -z --error-unmatch common.py && git ls-files -z -mo "*_metrics.json"'
+    git = subprocess.run(git, shell=True, cwd=HERE, capture_output=True, encoding="utf-8")
+    paths = {HERE / name for name in git.stdout.split("\0")[1:-1]}
+    if git.returncode:
+        minute_later = (HERE / "common.py").stat().st_mtime + 60
+        paths = {p for p in HERE.rglob("*_metrics.json") if p.stat().st_mtime > minute_later}
+    return sorted(p for p in paths if p.name.startswith(("ae_", "vae_", "dcgan_")) and p.exists())
+
+
+def test_bands(as_committed):
+    """Our own runs lie in the inner half of their bands."""
+    runs, table = re.search(r"<!-- bands: (.*?) -->\n((?:\|.*\n)+)", README).groups()
+    rows = table.splitlines()[2:]
+    assert len(rows) == len(runs.split())
+    for row, names in zip(rows, runs.split()):
+        for name in names.split(","):
+            run = json.loads((HERE / f"figures/{name}_metrics.json").read_text())
+            assert verdict_on(run) == "as ours"
+            assert f"`python {run['script']}" in row
+            for measure, ours, percent, width in re.findall(BAND, row):
+                value = run["final"][measure] * (100 if percent else 1)
+                assert abs(value - float(ours)) < float(width) / 2, (name, measure)
+                final = run["final"] | {measure: run["final"][measure] * 3}
+                assert f"OT as ours: {measure} is" in verdict_on(run | {"final": final})
+    run["args"]["lr"] = 5
+    assert verdict_on(run).startswith("not comparable: dcgan.py on MNIST with {'limit': 10000,")
+
+
+def test_my_runs(capsys):
+    lines = [f"{path.relative_to(HERE)}: {verdict_on(json.loads(path.read_text()))}"
+             for path in my_runs()]
+    if not lines:
+        pytest.skip("no runs of yours. python vae.py, then pytest test_smoke.py -k my_runs")
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    if any("NOT as ours" in line for line in lines):
+        pytest.fail("README, part 7, says what these lines mean", pytrace=False)
