@@ -137,7 +137,7 @@ def test_reconstruction_loss():
         assert loss.shape == z.shape[:-1], "coins: a number per image, summed over pixels, (-1)?"
         assert loss.min() > 0, "coins: -log of a probability is never negative: the sign?"
         expected = -Bernoulli(model.decode(z), validate_args=False).log_prob(x).sum(-1)
-        hint = "coins: of logits, without sigmoid? Logits first? x and 1 - x? Summed, not averaged?"
+        hint = "coins: of logits, without sigmoid? Logits first? x and 1 - x? Summed, no mean?"
         check(loss, expected, hint)
 
         model.likelihood = "gaussian"
@@ -837,6 +837,7 @@ def test_measures_of_paintings():
 # ------------------------------------------------------ README
 README = (HERE / "README.md").read_text(encoding="utf-8")
 README_CELLS = re.findall(r"```py\n(.*?)```", README, re.S)
+EXERCISES = dict(re.findall(r"^\| `([\w.]+)` .* -k (test_\w+)` \|$", README, re.M))
 SOURCES = "".join(Path(script.__file__).read_text() for script in (ae, vae, dcgan))
 
 
@@ -880,12 +881,11 @@ def test_readme_quotes_code(as_committed):
         assert any(text in SOURCES for text in indented), quote
 
 
-def test_readme_tasks_have_tests():
-    tasks = re.findall(r"^\| `([\w.]+)` .* \| `pytest test_smoke.py -k (\w+)` \|$", README, re.M)
-    assert len(tasks) == 13
-    for name, test in tasks:
-        assert callable(eval(name))
-        assert [t for t in globals() if test in t] == [test]
+def test_readme_exercises_have_tests_and_hints():
+    assert len(EXERCISES) == 14
+    for name, test in EXERCISES.items():
+        assert callable(eval(name)) and [t for t in globals() if test in t] == [test]
+        assert README.count(f"<details><summary><code>{name}</code></summary>") == 1
 
 
 @pytest.mark.parametrize("script", [ae, vae, dcgan])
