@@ -15,7 +15,7 @@ import sys
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -40,8 +40,10 @@ draw_paintings = functools.cache(common.draw_paintings)
 
 
 @pytest.fixture(autouse=True)
-def small_and_apart(monkeypatch, tmp_path):
+def small_and_apart(request, monkeypatch, tmp_path):
     """A folder of its own, 1,500 + 250 drawn digits, and no network."""
+    if "raise NotImplementedError" in SOURCES and request.node.name not in EXERCISES.values():
+        pytest.skip("not all functions of ae.py, vae.py and dcgan.py are written")
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "draw_digits", lambda n, seed: draw_digits(n // 40, seed))
@@ -844,6 +846,8 @@ SOURCES = "".join(Path(script.__file__).read_text() for script in (ae, vae, dcga
 @pytest.fixture
 def as_committed():
     """The page is about the committed scripts and runs, not those that a student has changed."""
+    if README[0] != "#":
+        pytest.skip("the page of a hand-out, which lacks solutions")
     for files in "figures", "*.py README.md":
         if subprocess.run(f"git diff --quiet HEAD -- {files}", shell=True, cwd=HERE).returncode:
             pytest.skip(f"{files}: not as committed, or this is not a git checkout")
@@ -888,6 +892,33 @@ def test_readme_exercises_have_tests_and_hints():
         assert README.count(f"<details><summary><code>{name}</code></summary>") == 1
 
 
+def test_readme_handout(as_committed, capsys):
+    for path in [*HERE.glob("*.*"), HERE / "LICENSE"]:
+        if path.is_file():
+            Path(path.name).write_bytes(path.read_bytes())
+    Path("figures").mkdir()
+    exec(cell_with("handout"), {})
+    with pytest.raises(FileExistsError):
+        exec(cell_with("handout"), {})
+    files = {path.name: path.read_text(encoding="utf-8") for path in Path("handout").glob("*.??*")}
+    assert len(files) == 7
+
+    modules = {}
+    for script in ae, vae, dcgan:
+        modules[script.__name__] = module = ModuleType(script.__name__)
+        exec(files[f"{script.__name__}.py"], vars(module))
+        assert error_of(module.parse_args, ["--help"]) == 0
+    for name in EXERCISES:
+        for line in re.findall(r"^ +(return .*)", inspect.getsource(eval(name)), re.M):
+            assert line not in "".join(files.values())
+        function = eval(name, modules)
+        with pytest.raises(NotImplementedError):
+            function(*[None for _ in inspect.signature(function).parameters])
+    scripts = "".join(files[f"{script.__name__}.py"] for script in FLAGS)
+    for quote in re.findall(r"```python\n(.*?)```", files["README.md"], re.S):
+        assert all(line in scripts for line in quote.split("\n"))
+
+
 @pytest.mark.parametrize("script", [ae, vae, dcgan])
 def test_readme_and_docstring_show_the_committed_run(script, as_committed, capsys):
     metrics = json.loads((HERE / f"figures/{script.__name__}_metrics.json").read_text())
@@ -920,7 +951,7 @@ def test_readme_transposed_convolution():
     assert Path("figures/small/transposed_convolution.png").exists()
 
 
-def test_readme_balls_of_coverage():
+def test_readme_balls_of_coverage(as_committed):
     cell, variables = cell_with("small/coverage.png"), {}
     exec(cell, variables)
     lines = Path(vae.__file__).read_text().replace("topk(6", "topk(3")  # the second, not the fifth
