@@ -906,10 +906,12 @@ def test_readme_handout(as_committed, capsys):
         if path.is_file():
             Path(path.name).write_bytes(path.read_bytes())
     Path("figures").mkdir()
+    Path("figures/README.md").write_text(PAGES[HERE / "figures"], encoding="utf-8")
     exec(cell_with("handout"), {})
     with pytest.raises(FileExistsError):
         exec(cell_with("handout"), {})
-    files = {path.name: path.read_text(encoding="utf-8") for path in Path("handout").glob("*.??*")}
+    paths = [*Path("handout").glob("*.??*"), Path("handout/figures/README.md")]
+    files = {path.name: path.read_text(encoding="utf-8") for path in paths[::-1]}
     assert len(files) == 7
 
     modules = {}
