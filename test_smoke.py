@@ -911,8 +911,8 @@ def test_readme_handout(as_committed, capsys):
     with pytest.raises(FileExistsError):
         exec(cell_with("handout"), {})
     paths = [*Path("handout").glob("*.??*"), Path("handout/figures/README.md")]
-    files = {path.name: path.read_text(encoding="utf-8") for path in paths[::-1]}
-    assert len(files) == 7
+    files = {path.as_posix()[8:]: path.read_text(encoding="utf-8") for path in paths}
+    assert len(files) == 8
 
     modules = {}
     for script in ae, vae, dcgan:
