@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -1110,14 +1111,74 @@ def test_readme_game_in_the_plane(line, monkeypatch):
     check(row["best_loss_D"], torch.tensor(2 * math.log(2)), "The best D says 1/2 everywhere")
 
 
-def test_readme_first_aid_figure():
+def test_readme_first_aid_figures(no_figures):
     cell = cell_with("dcgan_first_aid")
-    for run in re.findall(r'": "(\w+|\w+-\w+)"', cell):
-        Path("figures/aid", run).mkdir(parents=True)
-        frames = [torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)]
-        torch.save({"frames": frames}, f"figures/aid/{run}/dcgan.pt")
+    folders = re.findall(r'": "(\w+)"', cell)
+    for folder in [Path("figures/aid", name) for name in folders if name != "plain"]:
+        folder.mkdir(parents=True)
+    folder = Path("figures/own/few_paintings/plain")
+    folder.mkdir(parents=True)
+    for path in [*Path("figures/aid").iterdir(), folder]:
+        frames = 10 * [torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)]
+        torch.save({"frames": frames}, path / "dcgan.pt")
     exec(cell, {})
-    assert Path("figures/aid/dcgan_first_aid.png").exists()
+    assert Image.open(folder / "samples.jpg").size == (530, 134)
+
+    cell = cell_with("right_metrics").replace("[768, 512], 32", "[8], 2").replace("8, 32", "8, 2")
+    vae.main(SMALL)
+    for name in re.findall(r'"(\w+)"', cell.partition("for run in [")[2].partition("]")[0]):
+        for seed in "", "1":
+            shutil.copytree("figures/synthetic", f"figures/aid/vae_{name}{seed}")
+    exec(cell, {})
+    final = json.loads(Path("figures/aid/vae_KL_sign1/right_metrics.json").read_text())["final"]
+    assert final["right"] == pytest.approx(final["test_loss"], rel=0.02)
+
+
+def test_readme_first_aid_questions(as_committed):
+    """What the questions of part 5 find in logs, at epoch 5 and at the last one."""
+    aid = HERE / "figures/aid"
+    runs = [*aid.glob("*/vae_m*.json"), *aid.glob("*/dcgan_m*.json")]
+    runs += (HERE / "figures/own/few_paintings").glob("plain*/*.json")
+    runs += [HERE / f"figures/{name}/dcgan_metrics.json" for name in
+             (".", "live", "live1")]
+    names = {"plain": "D learns by heart", "both pile up": "G gradients pile up",
+             "both averaged": "error averaged", "adam defaults": "Adam defaults"}
+    counts = {kind: [0, 0, 0] for kind in ("a trouble", "a trouble and a tip", "none")}
+    for path in runs:
+        metrics = json.loads(path.read_text())
+        name = path.parent.name.removeprefix("vae_").rstrip("12").replace("_", " ")
+        made, _, tip = name.partition("-")
+        made = names.get(made, made)
+        ill = "aid" in path.parts and made != "healthy" or made == "D learns by heart"
+        right = [made, None] if tip else [made] if ill else [None]
+        count = counts["a trouble and a tip" if tip else "a trouble" if ill else "none"]
+        count[0] += 1
+        count[1] += trouble_of(metrics, 5) in right
+        count[2] += trouble_of(metrics) in right
+    for kind, (n, early, late) in counts.items():
+        assert f"| {kind} | {n} | {early} | {late} |" in README
+
+
+def test_readme_first_aid_grid():
+    """A tip helps or harms if SWD of both seeds lies outside the trouble's, and coverage agrees."""
+    def both(name, run):
+        paths = [HERE / f"figures/aid/{run}{seed}/dcgan_metrics.json" for seed in ("", "1")]
+        return [json.loads(path.read_text())["final"][name] for path in paths]
+
+    troubles, rows = re.search(r"<!-- grid: (.*) -->\n(?:\|.*\n){3}((?:\|.*\n)+)", README).groups()
+    for row in rows.splitlines():
+        tip, *cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        for trouble, cell in zip(troubles.split(), cells):
+            if not cell:
+                continue
+            run = f"{trouble}-{re.search(r'`(.+)`', tip)[1]}"
+            swd, new_swd, seen, new_seen = (both(name, folder) for name in ("swd", "coverage")
+                                            for folder in (trouble, run))
+            better = (max(new_swd) < min(swd)) - (min(new_swd) > max(swd))
+            wider = (min(new_seen) > max(seen)) - (max(new_seen) < min(seen))
+            word = "mixed" if better * wider < 0 else ["nothing", "helps", "harms"][better]
+            numbers = "<br>{:.0f}, {:.0f}<br>{:.0%}, {:.0%}".format(*new_swd, *new_seen)
+            assert cell == word + numbers, (tip, trouble)
 
 
 def test_readme_explorer_samples_and_comparison(no_figures, monkeypatch):
@@ -1211,7 +1272,7 @@ def check_table(match):
         for column, cell in zip(columns, cells):
             if "-" not in (row, column) and re.search(r"\d", cell):
                 values = measured(runs, (name or "*").replace("*", column))
-                template = re.sub(r"([\d,]*\.?\d+)(%?)", format_of, cell, count=len(values))
+                template = re.sub(r"(-?[\d,]*\.?\d+)(%?)", format_of, cell, count=len(values))
                 assert template.format(*values) == cell, line
                 cell = re.sub(r"{.*?}", "", template)
             rest += cell
@@ -1223,13 +1284,16 @@ PUBLISHED = {"86.76", "2.3", "1.39", "1.44", "0.69", "0.3", "0.8", "0.5", "0.9",
 PUBLISHED |= {"0.2", "0.7", "0.00", "0.0002", "1.61", "1.10", "5.6", "0.61"}
 PUBLISHED |= {"0.11", "2.30", "0.495", "0.01", "1.81", "1.3", "2%"}
 PUBLISHED |= {"5%", "100%", "40%", "0%"}
+# The limits of the questions in part 5, and numbers of the code.
+PUBLISHED |= {"0.02", "0.45", "0.48", "0.52", "0.55", "20%", "50%", "80%", "0.000", "0.001"}
 
 
 def test_every_number_of_readme_is_measured(as_committed):
     """What no table covers is in figures/claims.tsv: a phrase, its runs, its expressions."""
     tables = r"<!-- rows: (.*?) \| columns: (.*?) -->\n((?:\|.*\n)+)"
     text = re.sub(tables, check_table, README)
-    text = re.sub(r"<!-- bands.*?</details>|```.*?```|`[^`]*`", "", text, flags=re.S)
+    text = re.sub(r"<!-- bands.*?</details>|<!-- grid.*?\n\n", "", text, flags=re.S)
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
     text = re.sub(r"^    .*$|<!--.*?-->|\]\(.*?\)|arXiv\s+[\d.]+", "", text, flags=re.M)
     text = " ".join(text.split())
     for claim in (HERE / "figures" / "claims.tsv").read_text(encoding="utf-8").splitlines():
@@ -1241,9 +1305,39 @@ def test_every_number_of_readme_is_measured(as_committed):
 
 
 # ----------------------------------------------------- my runs
-def trouble_of(metrics):
-    """Which trouble of README's part 5 a run looks like, or None."""
-    return None
+def trouble_of(metrics, epoch=None):
+    """What the questions of README's part 5 find in a run's log up to an epoch, or None."""
+    log = {name: values[:epoch] for name, values in metrics["history"].items()}
+    now = SimpleNamespace(**{name: values[-1] for name, values in log.items()})
+    if metrics["script"] == "vae.py":
+        if now.test_loss < 0:
+            return "pixels to 255" if now.test_recon < 0 else "KL sign"
+        if now.test_kl < 0.1:
+            return "error averaged"
+        if now.test_loss < 90:
+            missing = "no noise" if now.test_kl < 1 else "KL averaged"
+            return missing if now.test_kl < 5 else "sigma is variance"
+        return "half forgotten" if now.test_kl > 27 else None
+
+    swd = log["swd"][-3:]
+    if now.loss_G <= 0.005:
+        return "log 1 minus D"
+    if now.D_x < now.D_G_z1 - 0.1:
+        return "D gradients pile up"
+    doubt = max(abs(now.D_x - 0.5), abs(now.D_G_z1 - 0.5))
+    if doubt < 0.02 and now.swd < 250:
+        return "rate too high"
+    if now.coverage > (0.5 if len(log["swd"]) < 10 else 0.8):
+        return "D learns by heart" if max(log["D_held_out"][-3:]) < 0.3 else None
+    if max(swd) - min(swd) < 0.5:
+        return "G never moves"
+    if now.swd > 600:
+        return "G gradients pile up"
+    if doubt < 0.05:
+        return "wrong range" if now.swd > 250 else "rate too high"
+    if now.D_G_z1 > 0.02 and now.D_G_z2 < now.D_G_z1 / 2:
+        return "collapse" if now.coverage < 0.2 else "Adam defaults"
+    return "G in eval mode" if swd[0] < swd[1] < swd[2] else "D dominates"
 
 
 BAND = r"(\w+) ([\d.]+)(%?) ± ([\d.]+)"  # measure, ours, unit, how far from it a run may be
