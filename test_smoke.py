@@ -1371,14 +1371,15 @@ def verdict_on(metrics):
 
 
 def my_runs():
-    """Metrics that are not the committed ones; without git, those newer than the download."""
+    """{path: metrics} that are not the committed ones; without git, newer than the download."""
     git = 'git ls-files -z --error-unmatch common.py && git ls-files -z -mo "*_metrics.json"'
     git = subprocess.run(git, shell=True, cwd=HERE, capture_output=True, encoding="utf-8")
     paths = {HERE / name for name in git.stdout.split("\0")[1:-1]}
     if git.returncode:
         minute_later = (HERE / "common.py").stat().st_mtime + 60
         paths = {p for p in HERE.rglob("*_metrics.json") if p.stat().st_mtime > minute_later}
-    return sorted(p for p in paths if p.name.startswith(("ae_", "vae_", "dcgan_")) and p.exists())
+    runs = {path: json.loads(path.read_text()) for path in sorted(paths) if path.exists()}
+    return {path: run for path, run in runs.items() if "args" in run}  # not what a cell wrote
 
 
 def test_bands(as_committed):
@@ -1401,8 +1402,7 @@ def test_bands(as_committed):
 
 
 def test_my_runs(capsys):
-    lines = [f"{path.relative_to(HERE)}: {verdict_on(json.loads(path.read_text()))}"
-             for path in my_runs()]
+    lines = [f"{path.relative_to(HERE)}: {verdict_on(run)}" for path, run in my_runs().items()]
     if not lines:
         pytest.skip("no runs of yours. python vae.py, then pytest test_smoke.py -k my_runs")
     with capsys.disabled():
