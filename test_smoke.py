@@ -1171,7 +1171,7 @@ def test_readme_first_aid_grid():
         for trouble, cell in zip(troubles.split(), cells):
             if not cell:
                 continue
-            run = f"{trouble}-{re.search(r'`(.+)`', tip)[1]}"
+            run = f"{trouble}-{re.search(r'`(\w+)`', tip)[1]}"
             swd, new_swd, seen, new_seen = (both(name, folder) for name in ("swd", "coverage")
                                             for folder in (trouble, run))
             better = (max(new_swd) < min(swd)) - (min(new_swd) > max(swd))
