@@ -1168,12 +1168,13 @@ def test_readme_first_aid_grid():
     troubles, rows = re.search(r"<!-- grid: (.*) -->\n(?:\|.*\n){3}((?:\|.*\n)+)", README).groups()
     for row in rows.splitlines():
         tip, *cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        folder = re.search(r"`(\w+)`", tip)[1]
         for trouble, cell in zip(troubles.split(), cells):
             if not cell:
                 continue
-            run = f"{trouble}-{re.search(r'`(\w+)`', tip)[1]}"
-            swd, new_swd, seen, new_seen = (both(name, folder) for name in ("swd", "coverage")
-                                            for folder in (trouble, run))
+            run = f"{trouble}-{folder}"
+            swd, new_swd, seen, new_seen = (both(name, where) for name in ("swd", "coverage")
+                                            for where in (trouble, run))
             better = (max(new_swd) < min(swd)) - (min(new_swd) > max(swd))
             wider = (min(new_seen) > max(seen)) - (max(new_seen) < min(seen))
             word = "mixed" if better * wider < 0 else ["nothing", "helps", "harms"][better]
