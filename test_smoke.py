@@ -1,6 +1,6 @@
 """The exercises, each script end to end on drawn images, and what is easily got wrong.
 
-    pytest test_smoke.py                      all, in a minute and a half, without a network
+    pytest test_smoke.py                      all, in less than two minutes, without a network
     pytest test_smoke.py -k kl_divergence     one exercise: your vae.kl_divergence
     pytest test_smoke.py -k my_runs           are the runs that you trained as ours?
 """
