@@ -1157,6 +1157,10 @@ def test_readme_first_aid_questions(as_committed):
         count[2] += trouble_of(metrics) in right
     for kind, (n, early, late) in counts.items():
         assert f"| {kind} | {n} | {early} | {late} |" in README
+    answers = "D dominates", "rate too high", None, "G never moves", "D learns by heart"
+    for n, answer in enumerate((*answers, "error averaged"), 1):
+        [path] = aid.glob(f"patients/{n}/*_metrics.json")
+        assert trouble_of(json.loads(path.read_text())) == answer
 
 
 def test_readme_first_aid_grid():
