@@ -960,11 +960,11 @@ def test_readme_transposed_convolution():
     assert variables["sources"].tolist() == 2 * [[1, 3, 3, 2]]
     shown = [text.get_text() for text in variables["ax"].texts]
     assert sum(text.isdigit() for text in shown) == 1 + 16 + 4 + 2 + 24 + 8
-    assert Path("figures/small/transposed_convolution.png").exists()
+    assert Path("figures/cells/transposed_convolution.png").exists()
 
 
 def test_readme_balls_of_coverage(as_committed):
-    cell, variables = cell_with("small/coverage.png"), {}
+    cell, variables = cell_with("cells/coverage.png"), {}
     exec(cell, variables)
     lines = Path(vae.__file__).read_text().replace("topk(6", "topk(3")  # the second, not the fifth
     assert re.search(r"\n    (radius = .*?)  #", lines)[1] in cell
@@ -977,14 +977,14 @@ def test_readme_balls_of_coverage(as_committed):
         inside += ((variables["fake"] - centre).norm(dim=1) < radius).any().item()
     title = variables["ax"].get_title()
     assert title == f"{inside} of 10 balls hold a sample: coverage {inside}0%"
-    assert 0 < inside < 10 and Path("figures/small/coverage.png").exists()
+    assert 0 < inside < 10 and Path("figures/cells/coverage.png").exists()
 
 
 def test_readme_measures_one_can_believe():
     variables = {}
     exec(cell_with("measures_metrics.json"), variables)
-    final = json.loads(Path("figures/small/measures_metrics.json").read_text())["final"]
-    assert len(final) == 2 * len(variables["kinds"]) and Path("figures/small/measures.png").exists()
+    final = json.loads(Path("figures/cells/measures_metrics.json").read_text())["final"]
+    assert len(final) == 2 * len(variables["kinds"]) and Path("figures/cells/measures.png").exists()
     assert all(images.shape == (125, 784) for images in variables["kinds"].values())
     real = final["real_coverage"]
     assert final["copies_coverage"] > 0.9 * real < final["blurred_coverage"]
@@ -998,7 +998,7 @@ def test_readme_measures_one_can_believe():
 
 
 def test_readme_by_heart():
-    cell, variables = cell_with("small/by_heart.png"), {}
+    cell, variables = cell_with("cells/by_heart.png"), {}
     curves = {"D_x": [0.6, 0.9], "D_held_out": [0.5, 0.1]}
     for path in re.findall(r"figures/[\w/]*dcgan_metrics.json", cell):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -1008,7 +1008,7 @@ def test_readme_by_heart():
         assert {line.get_label()[:8]: line.get_ydata().tolist() for line in ax.lines} == {
             "training": curves["D_x"], "held-out": curves["D_held_out"]}
         assert ax.get_ylim() == (0, 1)
-    assert Path("figures/small/by_heart.png").exists()
+    assert Path("figures/cells/by_heart.png").exists()
 
 
 SMALL = "--hidden 8 --latent-dim 2 --epochs 1 --synthetic --device cpu".split()
@@ -1053,8 +1053,8 @@ def test_readme_clouds(no_figures):
     for name, net in ("ae", coder), ("vae", model):
         torch.save({"model": net.state_dict()}, f"figures/{name}.pt")
     variables = {}
-    exec(cell_with("vae_kl.png").replace("[768, 512], 32", "[8], 2"), variables)
-    final = json.loads(Path("figures/clouds_metrics.json").read_text())["final"]
+    exec(cell_with("cells/kl.png").replace("[768, 512], 32", "[8], 2"), variables)
+    final = json.loads(Path("figures/cells/clouds_metrics.json").read_text())["final"]
     assert final["ae_share"] == final["ae_test"] == 0
     assert final["ae_draw"] == pytest.approx(9 * 2**0.5, abs=0.3)
     assert final["vae_share"] == pytest.approx(0.5, abs=0.1)
@@ -1116,7 +1116,7 @@ def test_readme_first_aid_figures(no_figures):
     folders = re.findall(r'": "(\w+)"', cell)
     for folder in [Path("figures/aid", name) for name in folders if name != "plain"]:
         folder.mkdir(parents=True)
-    folder = Path("figures/own/few_paintings/plain")
+    folder = Path("figures/few_paintings/plain")
     folder.mkdir(parents=True)
     for path in [*Path("figures/aid").iterdir(), folder]:
         frames = 10 * [torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)]
@@ -1127,10 +1127,10 @@ def test_readme_first_aid_figures(no_figures):
     cell = cell_with("right_metrics").replace("[768, 512], 32", "[8], 2").replace("8, 32", "8, 2")
     vae.main(SMALL)
     for name in re.findall(r'"(\w+)"', cell.partition("for run in [")[2].partition("]")[0]):
-        for seed in "", "1":
+        for seed in "", "-seed1":
             shutil.copytree("figures/synthetic", f"figures/aid/vae_{name}{seed}")
     exec(cell, {})
-    final = json.loads(Path("figures/aid/vae_KL_sign1/right_metrics.json").read_text())["final"]
+    final = json.loads(Path("figures/aid/vae_KL_sign-seed1/right_metrics.json").read_text())["final"]
     assert final["right"] == pytest.approx(final["test_loss"], rel=0.02)
 
 
@@ -1138,15 +1138,15 @@ def test_readme_first_aid_questions(as_committed):
     """What the questions of part 5 find in logs, at epoch 5 and at the last one."""
     aid = HERE / "figures/aid"
     runs = [*aid.glob("*/vae_m*.json"), *aid.glob("*/dcgan_m*.json")]
-    runs += (HERE / "figures/own/few_paintings").glob("plain*/*.json")
+    runs += (HERE / "figures/few_paintings").glob("plain*/*.json")
     runs += [HERE / f"figures/{name}/dcgan_metrics.json" for name in
-             (".", "live", "live1")]
+             (".", "class", "class-seed1")]
     names = {"plain": "D learns by heart", "both pile up": "G gradients pile up",
              "both averaged": "error averaged", "adam defaults": "Adam defaults"}
     counts = {kind: [0, 0, 0] for kind in ("a trouble", "a trouble and a tip", "none")}
     for path in runs:
         metrics = json.loads(path.read_text())
-        name = path.parent.name.removeprefix("vae_").rstrip("12").replace("_", " ")
+        name = path.parent.name.removeprefix("vae_").removesuffix("-seed1").replace("_", " ")
         made, _, tip = name.partition("-")
         made = names.get(made, made)
         ill = "aid" in path.parts and made != "healthy" or made == "D learns by heart"
@@ -1166,7 +1166,7 @@ def test_readme_first_aid_questions(as_committed):
 def test_readme_first_aid_grid():
     """A tip helps or harms if SWD of both seeds lies outside the trouble's, and coverage agrees."""
     def both(name, run):
-        paths = [HERE / f"figures/aid/{run}{seed}/dcgan_metrics.json" for seed in ("", "1")]
+        paths = [HERE / f"figures/aid/{run}{seed}/dcgan_metrics.json" for seed in ("", "-seed1")]
         return [json.loads(path.read_text())["final"][name] for path in paths]
 
     troubles, rows = re.search(r"<!-- grid: (.*) -->\n(?:\|.*\n){3}((?:\|.*\n)+)", README).groups()
@@ -1211,7 +1211,7 @@ def test_readme_one_digit_out(no_figures, monkeypatch):
     trained, train = [], ae.train
     monkeypatch.setattr(ae, "train", lambda *a: trained.append(a[1]) or train(*a))
     cell, variables = cell_with("one_digit_out"), {}
-    (out := Path("figures/questions/one_digit_out")).mkdir(parents=True)
+    (out := Path("figures/tasks/one_digit_out")).mkdir(parents=True)
     exec(cell.replace("[768, 512], 32", "[8], 2").replace('"10"', '"1"'), variables)
     x, y = variables["x"], variables["y"]
     assert [len(seen) for seen in trained] == [(y != digit).sum() for digit in (1, 8)]
@@ -1227,7 +1227,7 @@ def test_readme_conditional_gan(no_figures, monkeypatch):
     fed, step = [], dcgan.train_step
     monkeypatch.setattr(dcgan, "train_step", lambda *a: fed.append((a[0], *a[4:])) or step(*a))
     cell, variables = cell_with("class LabelledG"), {}
-    Path("figures/questions/cgan").mkdir(parents=True)
+    Path("figures/tasks/cgan").mkdir(parents=True)
     cell = cell.replace("10_000", "96").replace("500", "10").replace("[:5000", "[:100")
     exec(re.sub(r"32(?=, 110|\)|, 4)", "4", cell).replace("(G), 8", "(G), 1"), variables)
     assert len(fed) == 6
@@ -1236,7 +1236,7 @@ def test_readme_conditional_gan(no_figures, monkeypatch):
             planes = images[:, 3:].mean((2, 3))
             assert torch.equal(planes, 2 * z[:, 100:] - 1)
             assert images[:, 3:].square().eq(1).all()
-    final = json.loads(Path("figures/questions/cgan/cgan_metrics.json").read_text())["final"]
+    final = json.loads(Path("figures/tasks/cgan/cgan_metrics.json").read_text())["final"]
     assert final["wanted"] <= final["agreement"] and len(final["wanted_by_label"]) == 10
     assert final["wanted_real"] > 0.5
 
@@ -1246,7 +1246,7 @@ def measured(runs, expression):
     """An expression of a run's metrics. a+b: mean and standard deviation. a~: of seeds 0 and 1"""
     if runs.endswith("~"):
         folder, _, name = runs[:-1].rpartition("/")
-        runs = f"{folder}/{name},{folder}1/{name}"
+        runs = f"{folder}/{name},{folder}-seed1/{name}"
     values = []
     for run in re.split("[+,]", runs):
         metrics = json.loads((HERE / "figures" / f"{run}_metrics.json").read_text())
