@@ -19,7 +19,7 @@ import argparse
 import math
 import sys
 import time
-from pathlib import Path
+from os.path import expanduser
 
 import torch
 import torch.nn as nn
@@ -71,7 +71,7 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
-    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # a rise takes a few
+    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # room for the rise
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         opt, args.lr, total_steps=steps, cycle_momentum=False)
     history, seconds = {"train_sse": [], "test_sse": []}, 0.0
@@ -241,7 +241,7 @@ def draw_interpolations(model, z, y, title, out):
 def parse_args(argv=None):
     p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     # Data
-    p.add_argument("--data", default="data", metavar="DIR", help="where MNIST is or goes to")
+    p.add_argument("--data", type=expanduser, default="data", help="where MNIST is or goes to")
     p.add_argument("--synthetic", action="store_true", help="drawn digits, no download")
     p.add_argument("--limit", type=int, default=60_000, help="train on at most this many images")
     p.add_argument("--validate", action="store_true", help="test on a sixth of the training set")
@@ -256,7 +256,7 @@ def parse_args(argv=None):
     p.add_argument("--device", type=device, default="auto",
                    help="cpu, cuda, mps, ...; auto: a GPU, if any")
     # Output
-    p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
+    p.add_argument("--out", type=expanduser, default="figures", help="for figures and metrics")
 
     # In a notebook sys.argv is the kernel's.
     notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
@@ -268,7 +268,6 @@ def parse_args(argv=None):
         p.error("--limit must be at least 10")
     if not 0 <= args.seed < 2**32:
         p.error("--seed must be from 0 to 4294967295")
-    args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
 
@@ -324,12 +323,7 @@ def main(argv=None):
     draw_interpolations(model, test_z[:10], test_y[:10], title, out)
 
     # Save
-    metrics = {
-        "script": "ae.py", "args": vars(args), "dataset": name,
-        "torch": torch.__version__, "device": args.device,
-        "seconds": seconds, "history": history, "final": final,
-    }
-    metrics = save_metrics(metrics, out / "ae_metrics.json")
+    metrics = save_metrics(out / "ae_metrics.json", args, name, seconds, history, final)
     report(final, seconds, args, out)
     report_unwritten()
     return metrics

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from matplotlib import style
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure  # not pyplot, which keeps every figure open
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Circle, Ellipse
@@ -57,8 +58,8 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
         try:
             found = {path.name for path in folder.glob("[!.]*")}
             if folder.is_file() or (found and "MNIST" not in found and folder.name != "data"):
-                raise SystemExit(f"error: --data {folder} has no MNIST, which ae.py and vae.py "
-                                 "read, but other things; dcgan.py reads images")
+                raise SystemExit(f"error: --data {folder} has no folder MNIST, but other things; "
+                                 "images are read by dcgan.py without --digits")
             sets = [MNIST(folder, train, download=True) for train in (True, False)]
             sets = [(part.data, part.targets) for part in sets]
         except Exception as error:  # no network, a damaged file, no write access, ...
@@ -142,7 +143,7 @@ def find_images(folder):
         others.update("linked folders" for name in folders if Path(parent, name).is_symlink())
         for path in (Path(parent, name) for name in files if name[0] != "."):
             if path.suffix.lower() not in IMG_EXTENSIONS:
-                others[path.suffix.lower() or "without suffix"] += 1
+                others[ascii(path.suffix.lower())[1:-1] or "without suffix"] += 1
             elif path.name.startswith(("ae_", "vae_", "dcgan_")):
                 others["figures of this lab"] += 1
             else:
@@ -262,8 +263,13 @@ def save_weights(state, path):
             part.unlink(missing_ok=True)
 
 
-def save_metrics(metrics, path):
-    """Save a dict as JSON, where nan and infinity become null. Returns what was saved."""
+def save_metrics(path, args, dataset, seconds, history, final):
+    """Save a run as JSON, where nan and infinity become null. Returns what was saved."""
+    metrics = {
+        "script": path.name.replace("_metrics.json", ".py"), "args": vars(args),
+        "dataset": dataset, "torch": torch.__version__, "device": args.device,
+        "seconds": seconds, "history": history, "final": final,
+    }
     metrics = json.loads(json.dumps(metrics), parse_constant=lambda name: None)
     with writing(path):
         path.write_text(json.dumps(metrics, indent=1) + "\n")
@@ -369,8 +375,9 @@ def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None)
         order = draws[:, 1].argsort(descending=True)  # so that few lines cross
         for i, (point, image) in enumerate(zip(draws[order].tolist(), decoded[order].cpu())):
             box = AnnotationBbox(
-                OffsetImage(image.view(28, 28).numpy(), cmap="gray"), point, (1.1, 0.95 - 0.1 * i),
-                boxcoords="axes fraction", pad=0, arrowprops={"arrowstyle": "-", "lw": 0.5})
+                OffsetImage(image.view(28, 28).numpy(), cmap="gray", norm=Normalize(0, 1)), point,
+                (1.1, 0.95 - 0.1 * i), boxcoords="axes fraction", pad=0,
+                arrowprops={"arrowstyle": "-", "lw": 0.5})
             ax.add_artist(box)
         ax.plot(*draws.cpu().T.numpy(), "kx", ms=8, mew=2)
 

@@ -23,7 +23,7 @@ import copy
 import math
 import sys
 import time
-from pathlib import Path
+from os.path import expanduser
 
 import torch
 import torch.nn as nn
@@ -256,12 +256,13 @@ def keep_unfinished(path, epochs):
     except Exception:  # nothing is there that could be continued
         return
     if done < planned or done > epochs:
-        raise SystemExit(f"error: {path} is of {done} epochs of {planned}. Go on with --resume "
-                         f"--epochs {planned}, or choose another --out, or delete it")
+        way = f"Go on with --resume --epochs {planned}, or choose" if done < planned else "Choose"
+        raise SystemExit(f"error: {path} is of {done} epochs of {planned}. {way} another --out, "
+                         "or delete it")
 
 
 def epoch_size(n, limit):
-    """Images in an epoch. 2,499 stay 2,499, and 300 are used 7 times, but with --limit 300 once."""
+    """Images in an epoch. Few images, n < 2000, are used several times, unless --limit cut them."""
     return n * math.ceil(2000 / n) if n < limit else n
 
 
@@ -451,7 +452,7 @@ def draw_walk(G_ema, z, title, out):
 def parse_args(argv=None):
     p = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     # Data
-    p.add_argument("--data", default="data/abstract_art", metavar="DIR",
+    p.add_argument("--data", type=expanduser, default="data/abstract_art",
                    help="a folder of images; with --digits that of MNIST, by default data")
     p.add_argument("--synthetic", action="store_true", help="drawn images, no download")
     p.add_argument("--limit", type=int, default=60_000, help="train on at most this many images")
@@ -471,7 +472,7 @@ def parse_args(argv=None):
                    help="bfloat16, faster on GPUs from Ampere on and CPUs with AVX512-BF16 or AMX")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     # Output
-    p.add_argument("--out", default="figures", metavar="DIR", help="for figures and metrics")
+    p.add_argument("--out", type=expanduser, default="figures", help="for figures and metrics")
 
     # In a notebook sys.argv is the kernel's.
     notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
@@ -487,7 +488,6 @@ def parse_args(argv=None):
         p.error("--seed must be from 0 to 4294967295")
     if args.digits and args.data == p.get_default("data"):
         args.data = "data"
-    args.data, args.out = (str(Path(f).expanduser()) for f in (args.data, args.out))
     return args
 
 
@@ -497,14 +497,16 @@ def load_images(args):
         name, x, _, held_out, _ = load_digits(args.data, args.synthetic)
         x, held_out = ((255 * part).round().byte().view(-1, 1, 28, 28) for part in (x, held_out))
         files = []
-    else:  # a tenth is held out: the same for every seed
+    else:  # a tenth of all is held out, a ninth of the rest: the same for every seed
         wanted = args.limit + args.limit // 9 + 1
         name, images, files = load_paintings(args.data, args.synthetic, wanted)
         held_out, x = images.tensor_split([len(images) // 10])
     x, held_out = x[: args.limit].to(args.device), held_out[:1024].to(args.device)
     if len(x) < max(args.batch_size, 16):
         least = max(args.batch_size, 16)
-        raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed")
+        raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed, and a "
+                         "tenth more to be held out")
+    # --resume compares the last of these
     return name, x, held_out, files or [name, f"{len(x)} images"]
 
 
@@ -578,12 +580,7 @@ def main(argv=None):
     draw_nearest(fake, to_unit(seen[neighbour]), of_fake, title, out)
 
     # Save
-    metrics = {
-        "script": "dcgan.py", "args": vars(args), "dataset": name,
-        "torch": torch.__version__, "device": args.device,
-        "seconds": seconds, "history": history, "final": final,
-    }
-    metrics = save_metrics(metrics, out / "dcgan_metrics.json")
+    metrics = save_metrics(out / "dcgan_metrics.json", args, name, seconds, history, final)
     report(final, seconds, args, out)
     report_unwritten()
     return metrics
