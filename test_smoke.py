@@ -1161,6 +1161,8 @@ def test_readme_first_aid_questions(as_committed):
         count[2] += trouble_of(metrics) in right
     for kind, (n, early, late) in counts.items():
         assert f"| {kind} | {n} | {early} | {late} |" in README
+    longer = json.loads((HERE / "figures/longer/dcgan_metrics.json").read_text())
+    assert trouble_of(longer, 100) is None and trouble_of(longer) == "D learns by heart"
     answers = "D dominates", "rate too high", None, "G never moves", "D learns by heart"
     for n, answer in enumerate((*answers, "error averaged"), 1):
         [path] = aid.glob(f"patients/{n}/*_metrics.json")
