@@ -1327,7 +1327,7 @@ def trouble_of(metrics, epoch=None):
     if now.D_x < now.D_G_z1 - 0.1:
         return "D gradients pile up"
     if now.coverage > (0.5 if len(log["swd"]) < 10 else 0.8):
-        return "D learns by heart" if max(log.get("D_held_out", [1])[-3:]) < 0.3 else None
+        return "D learns by heart" if max(log["D_held_out"][-3:]) < 0.3 else None
     if max(swd) - min(swd) < 0.5:
         return "G never moves"
     if now.swd > 600:
