@@ -1133,7 +1133,8 @@ def test_readme_first_aid_figures(no_figures):
         for seed in "", "-seed1":
             shutil.copytree("figures/synthetic", f"figures/aid/vae_{name}{seed}")
     exec(cell, {})
-    final = json.loads(Path("figures/aid/vae_KL_sign-seed1/right_metrics.json").read_text())["final"]
+    path = Path("figures/aid/vae_KL_sign-seed1/right_metrics.json")
+    final = json.loads(path.read_text())["final"]
     assert final["right"] == pytest.approx(final["test_loss"], rel=0.02)
 
 
