@@ -6,7 +6,7 @@ decoder d maps the code back to an image d(z). Both are trained so that little i
     minimise  1/N sum_n || x_n - d(e(x_n)) ||^2
 
 The squared error is summed over the 784 pixels, which lie in [0, 1], and averaged over the
-N images   [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
+N images [after Hinton & Salakhutdinov 2006, who minimise cross-entropy].
 
     python ae.py
 
@@ -70,7 +70,7 @@ def squared_error(x, x_hat):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
+    # The learning rate rises to --lr, then falls to almost 0 [Smith & Topin 2017]
     steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # room for the rise
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         opt, args.lr, total_steps=steps, cycle_momentum=False)
@@ -119,7 +119,7 @@ def pca(x, k):
     No linear autoencoder with k numbers has a smaller squared error on x. PCA's codes are
     (x - mean) @ directions, its reconstructions mean + codes @ directions.T.
     """
-    covariance = x.T.cov().cpu()  # (784, 784); on the CPU, as MPS (Apple's GPU) lacks eigh
+    covariance = x.T.cov().cpu()  # (784, 784); on the CPU, as eigh is missing on some GPUs
     # The directions are the eigenvectors with the largest eigenvalues, which eigh puts last.
     directions = torch.linalg.eigh(covariance).eigenvectors[:, -k:]
     return x.mean(0), directions.to(x.device)
@@ -128,7 +128,7 @@ def pca(x, k):
 def nearest_labels(queries, points, labels):
     """Labels of the five points nearest to each query. (M, d), (N, d), (N,) -> (M, 5)"""
     votes = []
-    for batch in queries.split(500):  # all M N distances at once would take 2.4 GB
+    for batch in queries.split(500):  # all M N distances at once could take 2.4 GB
         nearest = torch.cdist(batch, points).topk(5, largest=False).indices  # (500, 5)
         votes.append(labels[nearest])
     return torch.cat(votes)
@@ -147,8 +147,8 @@ def agreement(votes):
 def coverage(fake, real):
     """Share of real images (M, 784) that have a fake one (N, 784) nearby: are all kinds there?
 
-    Nearby means: not farther away than the fifth nearest other real image   [Naeem et al. 2020,
-    arXiv 2002.09797]. Pixels are thresholded at 0.5, since a grey blur is near to every digit.
+    Nearby means: not farther away than the fifth nearest other real image [Naeem et al. 2020,
+    arXiv 2002.09797]. Pixels are thresholded at 0.5, since grey blurs are near to many digits.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
@@ -191,7 +191,7 @@ def measure_images(model, z, test_z, test_x, digits, labels):
     Agreement is judged by all training digits (N, 784) with labels (N,), also those that --limit
     left out. Coverage is judged by the test images (M, 784). z (n, k) are training codes.
     """
-    samples = model.decode(torch.randn_like(test_z))  # draws from N(0, I)
+    samples = model.decode(torch.randn_like(test_z))  # nothing in the loss puts codes there
     fitted = model.decode(fitted_codes(z, len(test_z)))
     midpoints = model.decode((test_z + test_z.roll(-1, 0)) / 2)  # between an image and the next
     blends = (test_x + test_x.roll(-1, 0)) / 2  # the same without a model: a double exposure
@@ -222,7 +222,7 @@ def draw_reconstructions(model, test_z, test_x, test_y, title, out):
 
 def draw_samples(model, z, title, out):
     """Decoded draws from N(0, I), and from a Gaussian fitted to the codes z (N, k)."""
-    noise = torch.randn(32, z.shape[1]).to(z.device)  # nothing in the loss puts codes there
+    noise = torch.randn(32, z.shape[1]).to(z.device)
     draws = torch.cat([noise, fitted_codes(z, 32)])
     labels = 4 * ["N(0, I)"] + 4 * ["fitted"]
     title = f"{title}: decoded draws from N(0, I)\nand from a Gaussian fitted to the codes"
@@ -256,18 +256,16 @@ def parse_args(argv=None):
     p.add_argument("--device", type=device, default="auto",
                    help="cpu, cuda, mps, ...; auto: a GPU, if any")
     # Output
-    p.add_argument("--out", type=expanduser, default="figures", help="for figures and metrics")
+    p.add_argument("--out", type=expanduser, default="figures", help="folder for the results")
 
-    # In a notebook sys.argv is the kernel's.
     notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
-    argv = [] if argv is None and notebook else argv
+    if argv is None and notebook:  # sys.argv is the kernel's
+        argv = []
     args = p.parse_args(argv)
     if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
     if args.limit < 10:
         p.error("--limit must be at least 10")
-    if not 0 <= args.seed < 2**32:
-        p.error("--seed must be from 0 to 4294967295")
     return args
 
 
@@ -284,7 +282,7 @@ def report(final, seconds, args, out):
 
 
 def main(argv=None):
-    """Train, measure, draw. Returns the metrics, as written to OUT/ae_metrics.json."""
+    """Train, measure, draw. Returns the metrics, as written to ae_metrics.json."""
     args = parse_args(argv)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers nearer to 0 than 1e-38, slow on a CPU, become 0

@@ -219,7 +219,7 @@ def progress(batches, epoch=0, epochs=0):
 
 
 # ------------------------------------------------------ saving
-unwritten = set()  # paths of this run
+unwritten = set()  # paths of this run that could not be written
 shown = {}  # in a notebook: path -> id of the figure that may be replaced
 
 

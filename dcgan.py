@@ -101,7 +101,7 @@ class Network(nn.Sequential):
 
     def forward(self, x):
         # A block for each pass: autocast keeps the weights that it has converted until the end of
-        # its block, and the weights change between two passes.
+        # its block, and the weights may change between two passes.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return super().forward(x).float()
 
@@ -116,7 +116,8 @@ def discriminator_loss(logit_real, logit_fake):
 def generator_loss(logit_fake):
     """Mean of -log D(G(z)), the "non-saturating" loss of Goodfellow et al. 2014. (B,) -> ()
 
-    Where D(G(z)) is near 0, this loss has a strong gradient, and log(1 - D(G(z))) almost none.
+    Where D(G(z)) is near 0, its gradient with respect to the logit is near -1, and that of
+    log(1 - D(G(z))) near 0.
     """
     return -F.logsigmoid(logit_fake).mean()
 
@@ -345,7 +346,7 @@ def random_features(x):
 def coverage(fake, real):
     """Share of real images with a fake nearby, in features (N, d): are all kinds there?
 
-    Nearby means: not farther away than the fifth nearest other real image   [Naeem et al. 2020,
+    Nearby means: not farther away than the fifth nearest other real image [Naeem et al. 2020,
     arXiv 2002.09797].
     """
     radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
@@ -353,7 +354,7 @@ def coverage(fake, real):
 
 
 def describe(x):
-    """What the measures compare, of images (N, 3, 64, 64)."""
+    """What SWD and coverage compare, of images (N, 3, 64, 64)."""
     return {"patches": sorted_patches(x), "features": random_features(x)}
 
 
@@ -379,7 +380,7 @@ def nearest(images, x):
 
 @torch.no_grad()
 def mean_D(D, x, batch_size):
-    """The mean of D(x) over images x uint8, in full batches, if there are enough images.
+    """The mean of D(x) over images x uint8, in full batches.
 
     D's BatchNorm takes its statistics from the batch, so D(x) also depends on the rest of it.
     """
@@ -421,7 +422,7 @@ def draw_progression(frames, title, out):
 
     pictures = []
     every = math.ceil(last / 50)  # at most 50 pictures, for a small file
-    for e in range((last - 1) % every + 1, last + 1, every):
+    for e in range(last, 0, -every)[::-1]:
         grid = F.pad(make_grid(frames[e - 1], nrow=4), (0, 0, 16, 0))  # room for the epoch
         pictures.append(to_pil_image(grid))
         ImageDraw.Draw(pictures[-1]).text((4, 2), f"epoch {e}", fill="white")
@@ -439,7 +440,7 @@ def draw_nearest(fake, neighbour, distance, title, out):
 
 
 def draw_walk(G_ema, z, title, out):
-    """From z[i] to z[i + 6] on a quarter of an ellipse, cos t z[i] + sin t z[i + 6].
+    """From z[i] to z[i + 6], by cos t z[i] + sin t z[i + 6].
 
     Since cos^2 + sin^2 = 1, each point on it is again a draw from N(0, I).
     """
@@ -472,11 +473,11 @@ def parse_args(argv=None):
                    help="bfloat16, faster on GPUs from Ampere on and CPUs with AVX512-BF16 or AMX")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     # Output
-    p.add_argument("--out", type=expanduser, default="figures", help="for figures and metrics")
+    p.add_argument("--out", type=expanduser, default="figures", help="folder for the results")
 
-    # In a notebook sys.argv is the kernel's.
     notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
-    argv = [] if argv is None and notebook else argv
+    if argv is None and notebook:  # sys.argv is the kernel's
+        argv = []
     args, unknown = p.parse_known_args(argv)
     if unknown:
         p.error(f"unrecognized arguments: {' '.join(unknown):.60}")
@@ -497,16 +498,15 @@ def load_images(args):
         name, x, _, held_out, _ = load_digits(args.data, args.synthetic)
         x, held_out = ((255 * part).round().byte().view(-1, 1, 28, 28) for part in (x, held_out))
         files = []
-    else:  # a tenth of all is held out, a ninth of the rest: the same for every seed
+    else:  # a tenth is held out, the same for every seed
         wanted = args.limit + args.limit // 9 + 1
         name, images, files = load_paintings(args.data, args.synthetic, wanted)
         held_out, x = images.tensor_split([len(images) // 10])
     x, held_out = x[: args.limit].to(args.device), held_out[:1024].to(args.device)
-    if len(x) < max(args.batch_size, 16):
-        least = max(args.batch_size, 16)
+    least = max(args.batch_size, 16)
+    if len(x) < least:
         raise SystemExit(f"error: {len(x)} training images are too few; {least} are needed, and a "
-                         "tenth more to be held out")
-    # --resume compares the last of these
+                         "tenth of all images is held out")
     return name, x, held_out, files or [name, f"{len(x)} images"]
 
 
@@ -515,7 +515,7 @@ def report(final, seconds, args, out):
     print(f"{'SWD':14}{final['swd']:12.1f}{final['swd_real']:12.1f}")
     for name in ("repetition", "coverage"):
         print(f"{name:14}{final[name]:12.1%}{final[f'{name}_real']:12.1%}")
-    print(f"Nearest training image, 5% quantile over that of held-out images: "
+    print(f"Distance to the nearest training image, 5% quantile, generated / held-out: "
           f"{final['nearest_ratio']:.2f}")
     print(f"D(x) at the end: {final['D_trained']:.2f} for images that it was trained on, "
           f"{final['D_held_out']:.2f} for held-out ones")
@@ -524,7 +524,7 @@ def report(final, seconds, args, out):
 
 
 def main(argv=None):
-    """Train, measure, draw. Returns the metrics, as written to OUT/dcgan_metrics.json."""
+    """Train, measure, draw. Returns the metrics, as written to dcgan_metrics.json."""
     args = parse_args(argv)
     torch.manual_seed(args.seed)
 
@@ -547,13 +547,13 @@ def main(argv=None):
     parameters_G, parameters_D = (sum(p.numel() for p in net.parameters()) for net in (G, D))
     print(f"{name}: {len(x):,} training and {len(held_out):,} held-out images, on {args.device}; "
           f"parameters: G {parameters_G:,}, D {parameters_D:,}")
-    z = torch.randn(1024, args.latent_dim, 1, 1).to(args.device)
+    z_fixed = torch.randn(1024, args.latent_dim, 1, 1).to(args.device)
     G_ema, history, frames, seconds = train(
-        G, D, x, held_out, reference, files, z, args, title, out)
+        G, D, x, held_out, reference, files, z_fixed, args, title, out)
 
     # Measure
     real = score(others, reference)
-    fake = generate(G_ema, z)
+    fake = generate(G_ema, z_fixed)
     # Copies would be nearer to training images than held-out images are: a ratio far below 1. The
     # 5% quantile falls if one in twenty is a copy.
     seen = x if args.digits else torch.cat([x, x.flip(3)])
@@ -576,7 +576,7 @@ def main(argv=None):
     rows = [*others[: 8 * k].split(8), *fake[: 8 * k].split(8)]
     labels = k * ["real"] + k * ["generated"]
     plot_images(out / "dcgan_real_vs_generated.png", rows, title, labels)
-    draw_walk(G_ema, z, title, out)
+    draw_walk(G_ema, z_fixed, title, out)
     draw_nearest(fake, to_unit(seen[neighbour]), of_fake, title, out)
 
     # Save

@@ -57,7 +57,7 @@ class VAE(nn.Module):
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
         mu, logvar = self.encoder(x - self.mean).chunk(2, dim=1)
-        # The KL contains exp(logvar): one unusual image could have a huge loss and gradient.
+        # A cap: the KL contains exp(logvar), so one image could have a huge loss and gradient.
         return mu, logvar.clamp(max=5)
 
     def decode(self, z):
@@ -112,7 +112,7 @@ def elbo_terms(model, x):
 def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
-    # The learning rate rises to --lr, then falls to almost 0   [Smith & Topin 2017]
+    # The learning rate rises to --lr, then falls to almost 0 [Smith & Topin 2017]
     steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # room for the rise
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         opt, args.lr, total_steps=steps, cycle_momentum=False)
@@ -178,7 +178,7 @@ def log_weights(model, x, samples):
 
 @torch.no_grad()
 def negative_log_likelihood(model, x, samples):
-    """-log p(x) in nats per image, by importance sampling   [Burda et al. 2016, arXiv 1509.00519]
+    """-log p(x) in nats per image, by importance sampling [Burda et al. 2016, arXiv 1509.00519]
 
     The mean weight estimates p(x) without bias, but -log of it is too high on average, less so
     with more samples.
@@ -204,7 +204,7 @@ def baselines(model, x):
 def nearest_labels(queries, points, labels):
     """Labels of the five points nearest to each query. (M, d), (N, d), (N,) -> (M, 5)"""
     votes = []
-    for batch in queries.split(500):  # all M N distances at once would take 2.4 GB
+    for batch in queries.split(500):  # all M N distances at once could take 2.4 GB
         nearest = torch.cdist(batch, points).topk(5, largest=False).indices  # (500, 5)
         votes.append(labels[nearest])
     return torch.cat(votes)
@@ -223,8 +223,8 @@ def agreement(votes):
 def coverage(fake, real):
     """Share of real images (M, 784) that have a fake one (N, 784) nearby: are all kinds there?
 
-    Nearby means: not farther away than the fifth nearest other real image   [Naeem et al. 2020,
-    arXiv 2002.09797]. Pixels are thresholded at 0.5, since a grey blur is near to every digit.
+    Nearby means: not farther away than the fifth nearest other real image [Naeem et al. 2020,
+    arXiv 2002.09797]. Pixels are thresholded at 0.5, since grey blurs are near to many digits.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
@@ -234,8 +234,7 @@ def coverage(fake, real):
 def measure_codes(model, x, y, mu, test_x, test_y):
     """What the codes mu (M, k) keep of test_x (M, 784), and how many dimensions they use."""
     return {
-        # A dimension is in use if its mu varies from image to image   [Burda et al. 2016]. In the
-        # others q(z|x) stays close to N(0, 1).
+        # A dimension is in use if its mu varies from image to image [Burda et al. 2016].
         "active_units": (mu.var(0) > 0.01).sum().item(),
         "test_mse": (test_x - model.decode(mu)).square().mean().item(),  # per pixel
         "knn_accuracy": accuracy(nearest_labels(mu, model.encode(x)[0], y), test_y),
@@ -243,10 +242,10 @@ def measure_codes(model, x, y, mu, test_x, test_y):
 
 
 def measure_images(model, mu, test_x, digits, labels):
-    """Agreement and coverage of decoded codes, and of real digits.
+    """Agreement and coverage of samples, of midpoints of codes mu (M, k), and of real digits.
 
     Agreement is judged by all training digits (N, 784) with labels (N,), also those that --limit
-    left out. Coverage is judged by the test images (M, 784), whose codes are mu (M, k).
+    left out. Coverage is judged by the test images (M, 784).
     """
     samples = model.decode(torch.randn_like(mu))  # draws from N(0, I)
     midpoints = model.decode((mu + mu.roll(-1, 0)) / 2)  # between an image and the next
@@ -289,16 +288,16 @@ def draw_interpolations(model, mu, y, title, out):
 
 def draw_samples(model, k, title, out):
     """Decoded draws from N(0, I), as means of p(x|z); for k = 2, also the plane."""
-    device = model.mean.device
-    samples = model.decode(torch.randn(8, 8, k).to(device))
+    samples = model.decode(torch.randn(8, 8, k).to(model.mean.device))
     plot_images(out / "vae_samples.png", samples, f"{title}: decoded draws from N(0, I)")
     if k == 2:
-        steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))  # equally probable
+        # Equal probability lies between one step and the next.
+        steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))
         z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
-        plane = model.decode(torch.stack((z_1, z_2), 2).to(device))  # (16, 16, 784)
-        notes = [f"{step:.1f}" for step in steps]
+        plane = model.decode(torch.stack((z_1, z_2), 2).to(model.mean.device))  # (16, 16, 784)
+        ticks = [f"{step:.1f}" for step in steps]
         title = f"{title}: the plane of z, z1 to the right, z2 upwards"
-        plot_images(out / "vae_manifold.png", plane, title, notes[::-1], notes)
+        plot_images(out / "vae_manifold.png", plane, title, ticks[::-1], ticks)
 
 
 def draw_traversal(model, mu, kl, title, out):
@@ -340,11 +339,11 @@ def parse_args(argv=None):
     p.add_argument("--device", type=device, default="auto",
                    help="cpu, cuda, mps, ...; auto: a GPU, if any")
     # Output
-    p.add_argument("--out", type=expanduser, default="figures", help="for figures and metrics")
+    p.add_argument("--out", type=expanduser, default="figures", help="folder for the results")
 
-    # In a notebook sys.argv is the kernel's.
     notebook = "__file__" not in globals() or "kernel_launcher" in sys.argv[0]
-    argv = [] if argv is None and notebook else argv
+    if argv is None and notebook:  # sys.argv is the kernel's
+        argv = []
     args = p.parse_args(argv)
     if not min(args.lr, args.latent_dim, *args.hidden, args.epochs, args.batch_size) > 0:
         p.error("sizes, --epochs and --lr must be above 0")
@@ -352,8 +351,6 @@ def parse_args(argv=None):
         p.error("--limit must be at least 10, --beta at least 0")
     if args.binarize and args.likelihood == "gaussian":
         p.error("--binarize needs --likelihood bernoulli")
-    if not 0 <= args.seed < 2**32:
-        p.error("--seed must be from 0 to 4294967295")
     return args
 
 
@@ -374,7 +371,7 @@ def report(final, seconds, args, out):
 
 
 def main(argv=None):
-    """Train, measure, draw. Returns the metrics, as written to OUT/vae_metrics.json."""
+    """Train, measure, draw. Returns the metrics, as written to vae_metrics.json."""
     args = parse_args(argv)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)  # numbers nearer to 0 than 1e-38, slow on a CPU, become 0
@@ -408,12 +405,13 @@ def main(argv=None):
     final |= baselines(model, test_x)
     final |= measure_codes(model, train_x, y, mu, test_x, test_y)
     final |= measure_images(model, mu[:5000], grey_test_x[:5000], digits, labels)
-    # Only black-and-white digits have a p(x) to estimate: see README.
+    # For black-and-white digits only: see README.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     # Draw
     draw_curves(history, args, title, out)
-    draws, sigma = torch.randn(10, args.latent_dim).to(args.device), torch.exp(0.5 * logvar)
+    draws = torch.randn(10, args.latent_dim).to(args.device)
+    sigma = (0.5 * logvar).exp()
     scatter_digits(out / "vae_latent.png", mu, test_y, title, sigma, draws, model.decode(draws))
     draw_reconstructions(model, test_x[:10], mu[:10], title, out)
     draw_interpolations(model, mu[:10], test_y[:10], title, out)
