@@ -224,7 +224,7 @@ def coverage(fake, real):
     """Share of real images (M, 784) that have a fake one (N, 784) nearby: are all kinds there?
 
     Nearby means: not farther away than the fifth nearest other real image [Naeem et al. 2020,
-    arXiv 2002.09797]. Pixels are thresholded at 0.5, since grey blurs are near to many digits.
+    arXiv 2002.09797]. Pixels are thresholded at 0.5, since grey images are near to many digits.
     """
     fake, real = (fake > 0.5).float(), (real > 0.5).float()
     radius = torch.cdist(real, real).topk(6, largest=False).values[:, -1]  # the nearest is itself
