@@ -1147,8 +1147,7 @@ def test_readme_first_aid_questions(as_committed):
              (".", "class", "class-seed1")]
     names = {"plain": "D learns by heart", "both pile up": "G gradients pile up",
              "both averaged": "error averaged", "adam defaults": "Adam defaults"}
-    after_tip = "a trouble, and then a tip against it (right: the trouble, or none)"
-    counts = {kind: [0, 0, 0] for kind in ("a trouble", after_tip, "none")}
+    counts = {kind: [0, 0, 0] for kind in ("a trouble", "a tip", "none")}
     for path in runs:
         metrics = json.loads(path.read_text())
         name = path.parent.name.removeprefix("vae_").removesuffix("-seed1").replace("_", " ")
@@ -1156,7 +1155,7 @@ def test_readme_first_aid_questions(as_committed):
         made = names.get(made, made)
         ill = "aid" in path.parts and made != "healthy" or made == "D learns by heart"
         right = [made, None] if tip else [made] if ill else [None]
-        count = counts[after_tip if tip else "a trouble" if ill else "none"]
+        count = counts["a tip" if tip else "a trouble" if ill else "none"]
         count[0] += 1
         count[1] += trouble_of(metrics, 5) in right
         count[2] += trouble_of(metrics) in right
