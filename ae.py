@@ -71,7 +71,7 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # The learning rate rises to --lr, then falls to almost 0 [Smith & Topin 2017]
-    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # room for the rise
+    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # fewer leave no rise
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         opt, args.lr, total_steps=steps, cycle_momentum=False)
     history, seconds = {"train_sse": [], "test_sse": []}, 0.0
@@ -233,7 +233,7 @@ def draw_interpolations(model, z, y, title, out):
     """Decoded codes on the lines between five pairs of test images: z (10, k), labels y (10,)."""
     t = torch.linspace(0, 1, 10, device=z.device)[:, None]
     rows = [model.decode(torch.lerp(z[i], z[i + 1], t)) for i in range(0, 10, 2)]
-    labels = [f"{a} to {b}" for a, b in y.view(5, 2)]
+    labels = [f"{a} to {b}" for a, b in y.view(5, 2).tolist()]
     plot_images(out / "ae_interpolation.png", rows, f"{title}: interpolated codes", labels)
 
 

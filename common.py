@@ -29,7 +29,7 @@ KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-ga
 
 
 def device(name):
-    """The type of --device. auto: the accelerator, if there is one that works, otherwise cpu."""
+    """argparse's type for --device. auto: the accelerator, if there is one that works, or cpu."""
     chosen = name
     if name == "auto":
         gpu = torch.accelerator.is_available()
@@ -47,7 +47,7 @@ def device(name):
 
 # -------------------------------------------------------- data
 def load_digits(folder, synthetic=False, validate=False, device="cpu"):
-    """MNIST, downloaded to `folder` if it is not there; drawn digits if `synthetic` or no network.
+    """MNIST, downloaded to `folder` if it is not there; drawn digits if `synthetic` or on failure.
 
     Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device, in a
     random but fixed order. With `validate`, the last sixth of the training digits replaces the
@@ -214,7 +214,8 @@ def progress(batches, epoch=0, epochs=0):
         if visible and (i % 10 == 0 or i == n):
             step = (time.perf_counter() - start) / i  # seconds
             left, run = step * (n - i), step * (n - i + n * (epochs - epoch)) / 60
-            text = f"{name}: {i / n:.0%}, {left:.0f} s left, {run:.0f} min left of the run"
+            text = f"{name}: {i / n:.0%}, {left:.0f} s left"
+            text += f", {run:.0f} min left of the run" if epochs else ""
             print(f"{text if i < n else '':60}", end="\r", file=sys.stderr, flush=True)
 
 
@@ -347,8 +348,8 @@ def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None)
     """A map of codes z (N, k), coloured by digit, labels (N,), with a number at each one's median.
 
     It shows z itself for k <= 2, otherwise its first two principal components. Dashed circles mark
-    1, 2 and 3 standard deviations of N(0, I). For k = 2: with sigma (N, 2), 400 codes are ellipses
-    of two sigma; draws (n, 2) are crosses, each joined to its decoded digit (n, 784).
+    1, 2 and 3 standard deviations of N(0, I). For k = 2: with sigma (N, 2), only 400 codes, as
+    ellipses of two sigma; draws (n, 2) are crosses, each joined to its decoded digit (n, 784).
     """
     z, labels = z.cpu(), labels.cpu()
     axis, k = "z{}", z.shape[1]

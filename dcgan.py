@@ -116,8 +116,8 @@ def discriminator_loss(logit_real, logit_fake):
 def generator_loss(logit_fake):
     """Mean of -log D(G(z)), the "non-saturating" loss of Goodfellow et al. 2014. (B,) -> ()
 
-    Where D(G(z)) is near 0, its gradient with respect to the logit is near -1, and that of
-    log(1 - D(G(z))) near 0.
+    Where D(G(z)) is near 0, the gradient of -log D(G(z)) with respect to the logit is near -1, and
+    that of log(1 - D(G(z))) is near 0.
     """
     return -F.logsigmoid(logit_fake).mean()
 
@@ -199,7 +199,8 @@ def train(G, D, x, held_out, reference, files, z_fixed, args, title, out):
         if not math.isfinite(row["loss_D"] + row["loss_G"]):
             raise SystemExit(f"error: no finite loss in epoch {epoch}; try a lower --lr")
 
-        # G_ema averages weights only: update_bn runs it on z to measure BatchNorm's statistics.
+        # G_ema averages weights only. update_bn runs it, in training mode, on z to measure
+        # BatchNorm's statistics.
         update_bn(z_fixed[:256].split(64), G_ema)
         samples = generate(G_ema, z_fixed)
         row |= score(samples[: len(reference["features"])], reference)
@@ -493,13 +494,13 @@ def parse_args(argv=None):
 
 
 def load_images(args):
-    """Name of the set, training images x (N, ...), held-out images, uint8, and the files' names."""
+    """Name of the set, training images x (N, ...), held-out ones, uint8, what identifies them."""
     if args.digits:
         name, x, _, held_out, _ = load_digits(args.data, args.synthetic)
         x, held_out = ((255 * part).round().byte().view(-1, 1, 28, 28) for part in (x, held_out))
         files = []
     else:  # a tenth is held out, the same for every seed
-        wanted = args.limit + args.limit // 9 + 1
+        wanted = args.limit + args.limit // 9
         name, images, files = load_paintings(args.data, args.synthetic, wanted)
         held_out, x = images.tensor_split([len(images) // 10])
     x, held_out = x[: args.limit].to(args.device), held_out[:1024].to(args.device)
@@ -515,7 +516,7 @@ def report(final, seconds, args, out):
     print(f"{'SWD':14}{final['swd']:12.1f}{final['swd_real']:12.1f}")
     for name in ("repetition", "coverage"):
         print(f"{name:14}{final[name]:12.1%}{final[f'{name}_real']:12.1%}")
-    print(f"Distance to the nearest training image, 5% quantile, generated / held-out: "
+    print("Distance to the nearest training image, 5% quantile, generated / held-out: "
           f"{final['nearest_ratio']:.2f}")
     print(f"D(x) at the end: {final['D_trained']:.2f} for images that it was trained on, "
           f"{final['D_held_out']:.2f} for held-out ones")
@@ -553,11 +554,11 @@ def main(argv=None):
 
     # Measure
     real = score(others, reference)
-    fake = generate(G_ema, z_fixed)
+    fake = generate(G_ema, z_fixed)[:n]
     # Copies would be nearer to training images than held-out images are: a ratio far below 1. The
     # 5% quantile falls if one in twenty is a copy.
     seen = x if args.digits else torch.cat([x, x.flip(3)])
-    of_fake, neighbour = nearest(fake[:n], seen)
+    of_fake, neighbour = nearest(fake, seen)
     of_held_out, _ = nearest(to_unit(held_out[:n]), seen)
     ratio = of_fake.quantile(0.05) / of_held_out.quantile(0.05)
     final = {key: values[-1] for key, values in history.items()}

@@ -65,7 +65,7 @@ class VAE(nn.Module):
         return torch.sigmoid(self.decoder(z))
 
     def reconstruction_loss(self, x, z):
-        """-log p(x|z) in nats, summed over pixels.
+        """-log p(x|z) in nats, for a Gaussian up to a constant, summed over pixels.
 
         Images x (B, 784) in [0, 1]. z (B, k), a code per image -> (B,), or (S, B, k), S codes
         per image -> (S, B).
@@ -113,7 +113,7 @@ def train(model, x, test_x, args):
     """Train on x (N, 784). Returns {name: [one value per epoch]} and the seconds of training."""
     opt = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)  # fused: faster
     # The learning rate rises to --lr, then falls to almost 0 [Smith & Topin 2017]
-    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # room for the rise
+    steps = max(10, args.epochs * math.ceil(len(x) / args.batch_size))  # fewer leave no rise
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         opt, args.lr, total_steps=steps, cycle_momentum=False)
     history, seconds = {}, 0.0
@@ -196,7 +196,7 @@ def baselines(model, x):
     mean = model.mean.clamp(0.001, 0.999).expand_as(x)
     if model.likelihood == "gaussian":
         return {"floor": 0.0, "mean_image": 4 * (x - mean).square().sum(1).mean().item()}
-    floor = F.binary_cross_entropy(x, x, reduction="sum")  # above 0 if pixels are grey
+    floor = F.binary_cross_entropy(x, x, reduction="sum")  # 0 log 0 = 0; > 0 if pixels are grey
     cost = F.binary_cross_entropy(mean, x, reduction="sum")
     return {"floor": floor.item() / len(x), "mean_image": cost.item() / len(x)}
 
@@ -242,7 +242,7 @@ def measure_codes(model, x, y, mu, test_x, test_y):
 
 
 def measure_images(model, mu, test_x, digits, labels):
-    """Agreement and coverage of samples, of midpoints of codes mu (M, k), and of real digits.
+    """Agreement and coverage of samples and real digits, agreement of midpoints of codes mu.
 
     Agreement is judged by all training digits (N, 784) with labels (N,), also those that --limit
     left out. Coverage is judged by the test images (M, 784).
@@ -282,7 +282,7 @@ def draw_interpolations(model, mu, y, title, out):
     """Decoded codes on the lines between five pairs of test images: mu (10, k), labels y (10,)."""
     t = torch.linspace(0, 1, 10, device=mu.device)[:, None]
     rows = [model.decode(torch.lerp(mu[i], mu[i + 1], t)) for i in range(0, 10, 2)]
-    labels = [f"{a} to {b}" for a, b in y.view(5, 2)]
+    labels = [f"{a} to {b}" for a, b in y.view(5, 2).tolist()]
     plot_images(out / "vae_interpolation.png", rows, f"{title}: interpolated codes", labels)
 
 
@@ -293,7 +293,7 @@ def draw_samples(model, k, title, out):
     if k == 2:
         # Equal probability lies between one step and the next.
         steps = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))
-        z_2, z_1 = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # z_2 upwards
+        z_1, z_2 = torch.meshgrid(steps, steps.flip(0), indexing="xy")  # z_2 upwards
         plane = model.decode(torch.stack((z_1, z_2), 2).to(model.mean.device))  # (16, 16, 784)
         ticks = [f"{step:.1f}" for step in steps]
         title = f"{title}: the plane of z, z1 to the right, z2 upwards"
@@ -405,7 +405,7 @@ def main(argv=None):
     final |= baselines(model, test_x)
     final |= measure_codes(model, train_x, y, mu, test_x, test_y)
     final |= measure_images(model, mu[:5000], grey_test_x[:5000], digits, labels)
-    # For black-and-white digits only: see README.
+    # p(x) is a probability only for black-and-white digits.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
 
     # Draw
