@@ -30,10 +30,9 @@ KAGGLE = "https://www.kaggle.com/api/v1/datasets/download/bryanb/abstract-art-ga
 
 def device(name):
     """argparse's type for --device. auto: the accelerator, if there is one that works, or cpu."""
-    chosen = name
-    if name == "auto":
-        gpu = torch.accelerator.is_available()
-        chosen = torch.accelerator.current_accelerator().type if gpu else "cpu"
+    if name == "auto" and not torch.accelerator.is_available():
+        return "cpu"
+    chosen = torch.accelerator.current_accelerator().type if name == "auto" else name
     try:
         torch.ones(1, device=chosen).item()  # a kernel, which a new torch may lack for an old GPU
         return chosen
@@ -205,17 +204,15 @@ def draw_paintings(n, seed):
 
 
 def progress(batches, epoch=0, epochs=0):
-    """Yield the batches; in a terminal or notebook, show percent done and time left."""
+    """Yield the batches; in a terminal or notebook, show percent done and minutes left."""
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
     name = f"Epoch {epoch}/{epochs}" if epochs else "Reading"
     start, n = time.perf_counter(), len(batches)
     for i, batch in enumerate(batches, 1):
         yield batch  # here the caller's loop body runs
         if visible and (i % 10 == 0 or i == n):
-            step = (time.perf_counter() - start) / i  # seconds
-            left, run = step * (n - i), step * (n - i + n * (epochs - epoch)) / 60
-            text = f"{name}: {i / n:.0%}, {left:.0f} s left"
-            text += f", {run:.0f} min left of the run" if epochs else ""
+            minutes = (time.perf_counter() - start) / 60 / i * (n - i + n * (epochs - epoch))
+            text = f"{name}: {i / n:.0%}, {minutes:.1f} min left"
             print(f"{text if i < n else '':60}", end="\r", file=sys.stderr, flush=True)
 
 
@@ -238,13 +235,17 @@ def output_folder(out, name):
 
 @contextmanager
 def writing(path):
-    """If `path` cannot be written, say so and go on: no training is lost for it."""
+    """Yield a file that then becomes `path`. A failure ends no run and spares an older file."""
+    part = path.with_suffix(".part")
     try:
-        yield
+        yield part
+        part.replace(path)
         unwritten.discard(path)
     except (OSError, RuntimeError) as error:  # the latter is torch.save's
         unwritten.add(path)
         print(f"Not written: {str(path)!a}: {str(error)!a}", flush=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def report_unwritten():
@@ -254,14 +255,8 @@ def report_unwritten():
 
 
 def save_weights(state, path):
-    """torch.save to another file, then renamed: an interruption leaves the older weights whole."""
-    part = path.with_suffix(".part")
-    with writing(path):
-        try:
-            torch.save(state, part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with writing(path) as part:
+        torch.save(state, part)
 
 
 def save_metrics(path, args, dataset, seconds, history, final):
@@ -272,22 +267,22 @@ def save_metrics(path, args, dataset, seconds, history, final):
         "seconds": seconds, "history": history, "final": final,
     }
     metrics = json.loads(json.dumps(metrics), parse_constant=lambda name: None)
-    with writing(path):
-        path.write_text(json.dumps(metrics, indent=1) + "\n")
+    with writing(path) as part:
+        part.write_text(json.dumps(metrics, indent=1) + "\n")
     return metrics
 
 
 def save_figure(fig, path, replace=False):
     """Save a PNG; in a notebook also show it, or replace what was last shown of this path."""
-    with writing(path):
+    with writing(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=100, bbox_inches="tight")
+        fig.savefig(part, format="png", dpi=100, bbox_inches="tight")
         if "ipykernel" in sys.modules:
             from IPython import display
             replace = replace and path in shown
             if not replace:
                 shown[path] = f"{path} {time.time()}"  # another one in each run
-            image = display.Image(filename=str(path))
+            image = display.Image(part.read_bytes())
             display.display(image, display_id=shown[path], update=replace)
 
 
@@ -375,11 +370,10 @@ def scatter_digits(path, z, labels, title, sigma=None, draws=None, decoded=None)
     if k == 2 and draws is not None:
         order = draws[:, 1].argsort(descending=True)  # so that few lines cross
         for i, (point, image) in enumerate(zip(draws[order].tolist(), decoded[order].cpu())):
-            box = AnnotationBbox(
-                OffsetImage(image.view(28, 28).numpy(), cmap="gray", norm=Normalize(0, 1)), point,
-                (1.1, 0.95 - 0.1 * i), boxcoords="axes fraction", pad=0,
-                arrowprops={"arrowstyle": "-", "lw": 0.5})
-            ax.add_artist(box)
+            picture = OffsetImage(image.view(28, 28).numpy(), cmap="gray", norm=Normalize(0, 1))
+            ax.add_artist(AnnotationBbox(
+                picture, point, (1.1, 0.95 - 0.1 * i), boxcoords="axes fraction", pad=0,
+                arrowprops={"arrowstyle": "-", "lw": 0.5}))
         ax.plot(*draws.cpu().T.numpy(), "kx", ms=8, mew=2)
 
     reach = max(3.2, z.abs().quantile(0.99).item())  # a few far codes would shrink the rest

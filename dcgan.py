@@ -428,8 +428,9 @@ def draw_progression(frames, title, out):
         pictures.append(to_pil_image(grid))
         ImageDraw.Draw(pictures[-1]).text((4, 2), f"epoch {e}", fill="white")
     path = out / "dcgan_progression.gif"
-    with writing(path):
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200, loop=0)
+    with writing(path) as part:
+        first, *others = pictures
+        first.save(part, "GIF", save_all=True, append_images=others, duration=200, loop=0)
 
 
 def draw_nearest(fake, neighbour, distance, title, out):
