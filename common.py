@@ -245,7 +245,8 @@ def writing(path):
         unwritten.add(path)
         print(f"Not written: {str(path)!a}: {str(error)!a}", flush=True)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # mostly: it is not there
+            part.unlink()
 
 
 def report_unwritten():
