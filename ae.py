@@ -308,6 +308,7 @@ def main(argv=None):
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= measure_codes(model, z, x, y, test_z, test_x, test_y)
     final |= measure_images(model, z, test_z[:5000], test_x[:5000], digits, labels)
+    metrics = save_metrics(out / "ae_metrics.json", args, name, seconds, history, final)
 
     # Draw
     curves = {"training": history["train_sse"], "test": history["test_sse"]}
@@ -320,8 +321,6 @@ def main(argv=None):
     draw_samples(model, z, title, out)
     draw_interpolations(model, test_z[:10], test_y[:10], title, out)
 
-    # Save
-    metrics = save_metrics(out / "ae_metrics.json", args, name, seconds, history, final)
     report(final, seconds, args, out)
     report_unwritten()
     return metrics

@@ -50,15 +50,15 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
 
     Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device, in a
     random but fixed order. With `validate`, the last sixth of the training digits replaces the
-    test digits. SystemExit if `folder` holds other data.
+    test digits. SystemExit if `folder` holds images.
     """
     name, folder = "MNIST", Path(folder)
     if not synthetic:
         try:
-            found = {path.name for path in folder.glob("[!.]*")}
-            if folder.is_file() or (found and "MNIST" not in found and folder.name != "data"):
-                raise SystemExit(f"error: --data {folder} has no folder MNIST, but other things; "
-                                 "images are read by dcgan.py without --digits")
+            pictures = any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*"))
+            if folder.is_file() or pictures and not Path(folder, "MNIST").exists():
+                raise SystemExit(f"error: --data {folder}: this is no folder for MNIST; dcgan.py "
+                                 "without --digits reads folders of images")
             sets = [MNIST(folder, train, download=True) for train in (True, False)]
             sets = [(part.data, part.targets) for part in sets]
         except Exception as error:  # no network, a damaged file, no write access, ...
@@ -167,9 +167,6 @@ def explain_stand_in(name, folder, error):
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
           f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
-    for left in (folder / "raw", folder, folder.parent):
-        with suppress(OSError):  # not there, or not empty
-            left.rmdir()
 
 
 def fixed_order(n):

@@ -569,6 +569,7 @@ def main(argv=None):
         "D_trained": mean_D(D, x[: len(held_out)], args.batch_size),
         "parameters_G": parameters_G, "parameters_D": parameters_D,
     }
+    metrics = save_metrics(out / "dcgan_metrics.json", args, name, seconds, history, final)
 
     # Draw
     title = f"{title}, epoch {args.epochs}"
@@ -581,8 +582,6 @@ def main(argv=None):
     draw_walk(G_ema, z_fixed, title, out)
     draw_nearest(fake, to_unit(seen[neighbour]), of_fake, title, out)
 
-    # Save
-    metrics = save_metrics(out / "dcgan_metrics.json", args, name, seconds, history, final)
     report(final, seconds, args, out)
     report_unwritten()
     return metrics

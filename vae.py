@@ -407,6 +407,7 @@ def main(argv=None):
     final |= measure_images(model, mu[:5000], grey_test_x[:5000], digits, labels)
     # p(x) is a probability only for black-and-white digits.
     final["nll"] = negative_log_likelihood(model, test_x, 500) if args.binarize else None
+    metrics = save_metrics(out / "vae_metrics.json", args, name, seconds, history, final)
 
     # Draw
     draw_curves(history, args, title, out)
@@ -418,8 +419,6 @@ def main(argv=None):
     draw_samples(model, args.latent_dim, title, out)
     draw_traversal(model, mu[0], kl_divergence(mu, logvar).mean(0), title, out)
 
-    # Save
-    metrics = save_metrics(out / "vae_metrics.json", args, name, seconds, history, final)
     report(final, seconds, args, out)
     report_unwritten()
     return metrics
