@@ -55,7 +55,8 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
     name, folder = "MNIST", Path(folder)
     if not synthetic:
         try:
-            pictures = any(path.suffix.lower() in IMG_EXTENSIONS for path in folder.glob("*"))
+            others = [*folder.glob("*"), *folder.glob("*/*")] if folder.name != "data" else []
+            pictures = any(path.suffix.lower() in IMG_EXTENSIONS for path in others)
             if folder.is_file() or pictures and not Path(folder, "MNIST").exists():
                 raise SystemExit(f"error: --data {folder}: this is no folder for MNIST; dcgan.py "
                                  "without --digits reads folders of images")
@@ -167,6 +168,9 @@ def explain_stand_in(name, folder, error):
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
           f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
+    for left in (folder / "raw", folder, Path("data")):
+        with suppress(OSError):  # not there, or not empty
+            left.rmdir()
 
 
 def fixed_order(n):
@@ -253,6 +257,7 @@ def report_unwritten():
 
 
 def save_weights(state, path):
+    """torch.save, so that an interruption leaves the older weights whole."""
     with writing(path) as part:
         torch.save(state, part)
 

@@ -562,9 +562,13 @@ def test_mnist(monkeypatch):
         labels = torch.arange(2).repeat_interleave(300 if train else 50)
         return SimpleNamespace(data=255 * labels.view(-1, 1, 1).expand(-1, 28, 28), targets=labels)
 
+    assert common.load_digits("data")[0] == "drawn digits"
+    assert not Path("data").exists()  # nothing is left of a download that failed
+    Path("mine").mkdir()
+    assert common.load_digits("mine")[0] == "drawn digits"
+    assert list(Path.cwd().glob("mine/**")) == [Path.cwd() / "mine"]  # the user's folder stays
     Path("data/abstract_art").mkdir(parents=True)
     Path("data/abstract_art/0.png").touch()
-    assert common.load_digits("data")[0] == "drawn digits"  # the download fails
     monkeypatch.setattr(common, "MNIST", mnist)
     name, x, y, test_x, test_y = common.load_digits("data")
     assert name == "MNIST" and x.shape == (600, 784) and test_x.shape == (100, 784)
@@ -575,11 +579,11 @@ def test_mnist(monkeypatch):
     _, _, y_5, _, y_6 = common.load_digits("data", validate=True)
     assert torch.equal(y, torch.cat((y_5, y_6))) and len(y_6) == 100
 
-    Path("photos").mkdir()
-    Path("photos/cat.png").touch()
+    Path("photos/cats").mkdir(parents=True)
+    Path("photos/cats/0.png").touch()
     for folder in "photos", __file__:
         assert "reads folders of images" in error_of(common.load_digits, folder)
-    assert list(Path("photos").iterdir()) == [Path("photos/cat.png")]
+    assert list(Path("photos").iterdir()) == [Path("photos/cats")]
 
 
 def test_odd_images(capsys):
@@ -650,6 +654,7 @@ def test_download_of_paintings(monkeypatch, capsys):
         monkeypatch.setattr(common, "download_and_extract_archive", download)
         assert common.load_paintings("data/abstract_art")[0] == name
         assert list(Path("data").glob("*")) == list(Path("data").glob("abstract_art"))
+        assert Path("data").exists() == (download is succeed)
     assert "connection lost" in capsys.readouterr().out
 
 
@@ -1211,7 +1216,8 @@ def test_readme_measured_again(no_figures, monkeypatch):
     cell = re.sub(r"for run in .*:", 'for run in ["synthetic"]:', cell).replace("4096", "1280")
     exec(cell, variables)
     final = json.loads(Path("figures/synthetic/again_metrics.json").read_text())["final"]
-    assert final["least"] < final["swd"] < final["most"]  # of 256 draws, of 1,280 draws
+    assert final["least"] < final["most"]
+    assert variables["G"][1].num_batches_tracked == 20  # the last measure is of all 1,280 draws
     assert final["log"] == variables["state"]["history"]["swd"][-1]
 
 
