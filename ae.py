@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
         # sigmoid(logit(mean)) = mean. eps keeps it in [0.001, 0.999]: the logit of 0 is infinite.
-        self.decoder[-1].bias.data = mean.logit(eps=0.001)
+        self.decoder[-1].bias.data.copy_(mean.logit(eps=0.001))
 
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> codes (B, k)"""
@@ -78,6 +78,7 @@ def train(model, x, test_x, args):
 
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
+        model.train()
         total = 0.0
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -110,6 +111,7 @@ def train(model, x, test_x, args):
 @torch.no_grad()
 def evaluate(model, x):
     """Squared error of reconstructing images x (N, 784): sum over pixels, mean over images."""
+    model.eval()
     return squared_error(x, model.decode(model.encode(x))).mean().item()
 
 

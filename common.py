@@ -54,12 +54,12 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
     """
     name, folder = "MNIST", Path(folder)
     if not synthetic:
+        others = [*folder.glob("*"), *folder.glob("*/*")] if folder.name != "data" else []
+        pictures = any(path.suffix.lower() in IMG_EXTENSIONS for path in others)
+        if folder.is_file() or pictures and not Path(folder, "MNIST").exists():
+            raise SystemExit(f"error: --data {folder}: this is no folder for MNIST; dcgan.py "
+                             "without --digits reads folders of images")
         try:
-            others = [*folder.glob("*"), *folder.glob("*/*")] if folder.name != "data" else []
-            pictures = any(path.suffix.lower() in IMG_EXTENSIONS for path in others)
-            if folder.is_file() or pictures and not Path(folder, "MNIST").exists():
-                raise SystemExit(f"error: --data {folder}: this is no folder for MNIST; dcgan.py "
-                                 "without --digits reads folders of images")
             sets = [MNIST(folder, train, download=True) for train in (True, False)]
             sets = [(part.data, part.targets) for part in sets]
         except Exception as error:  # no network, a damaged file, no write access, ...
@@ -164,7 +164,7 @@ def read_image(path):
 
 
 def explain_stand_in(name, folder, error):
-    """Say why the real data cannot be had, and how to get it."""
+    """Say why the real data cannot be had, and how to get it. Removes empty folders of the try."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
           f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
@@ -236,13 +236,13 @@ def output_folder(out, name):
 
 @contextmanager
 def writing(path):
-    """Yield a file that then becomes `path`. A failure ends no run and spares an older file."""
+    """Yield a path to write to, which then becomes `path`. A failure spares the older file."""
     part = path.with_suffix(".part")
     try:
         yield part
         part.replace(path)
         unwritten.discard(path)
-    except (OSError, RuntimeError) as error:  # the latter is torch.save's
+    except (OSError, RuntimeError) as error:  # the latter is torch.save's, on a full disk
         unwritten.add(path)
         print(f"Not written: {str(path)!a}: {str(error)!a}", flush=True)
     finally:

@@ -174,7 +174,7 @@ def train(G, D, x, held_out, reference, files, z_fixed, args, title, out):
         totals = torch.zeros(5, device=x.device)
         order = torch.randperm(epoch_size(len(x), args.limit), device=x.device) % len(x)
         # Drop a short last batch: its BatchNorm statistics would be poor.
-        batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
+        batches = [idx for idx in order.split(args.batch_size) if len(idx) == args.batch_size]
         step = (epoch - 1) * len(batches)
 
         for idx in progress(batches, epoch, args.epochs):
@@ -258,7 +258,7 @@ def keep_unfinished(path, epochs):
     except Exception:  # nothing is there that could be continued
         return
     if done < planned or done > epochs:
-        way = f"Go on with --resume --epochs {planned}, or choose" if done < planned else "Choose"
+        way = "Go on with --resume and the same flags, or choose" if done < planned else "Choose"
         raise SystemExit(f"error: {path} is of {done} epochs of {planned}. {way} another --out, "
                          "or delete it")
 
@@ -277,7 +277,7 @@ def to_unit(images):
 
 
 def to_model(images):
-    """The same, in [-1, 1], the range of G's tanh."""
+    """As to_unit, but in [-1, 1], the range of G's tanh."""
     return 2 * to_unit(images) - 1
 
 
@@ -388,7 +388,7 @@ def mean_D(D, x, batch_size):
     """
     size = min(batch_size, len(x))
     batches = [batch for batch in x.split(size) if len(batch) == size]
-    return torch.tensor([D(to_model(batch)).sigmoid().mean() for batch in batches]).mean().item()
+    return torch.stack([D(to_model(batch)).sigmoid().mean() for batch in batches]).mean().item()
 
 
 # ----------------------------------------------------- figures
@@ -482,7 +482,7 @@ def parse_args(argv=None):
     if argv is None and notebook:  # sys.argv is the kernel's
         argv = []
     args, unknown = p.parse_known_args(argv)
-    if unknown:
+    if unknown:  # thousands, with --data *.jpg
         p.error(f"unrecognized arguments: {' '.join(unknown):.60}")
     if min(args.limit, args.latent_dim, args.width, args.epochs, args.batch_size) < 1:
         p.error("sizes, --limit and --epochs must be above 0")

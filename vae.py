@@ -52,7 +52,7 @@ class VAE(nn.Module):
         self.decoder = mlp(latent_dim, *reversed(hidden), 784)
         # Start near the mean image, so the decoder only has to learn how digits differ from it:
         # sigmoid(logit(mean)) = mean. eps keeps it in [0.001, 0.999]: the logit of 0 is infinite.
-        self.decoder[-1].bias.data = mean.logit(eps=0.001)
+        self.decoder[-1].bias.data.copy_(mean.logit(eps=0.001))
 
     def encode(self, x):
         """Images (B, 784) in [0, 1] -> mu (B, k), logvar = log sigma^2 (B, k)"""
@@ -120,6 +120,7 @@ def train(model, x, test_x, args):
 
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
+        model.train()
         totals = torch.zeros(2, device=x.device)
         # x is one tensor in memory: shuffled indices do what a DataLoader would.
         batches = torch.randperm(len(x), device=x.device).split(args.batch_size)
@@ -160,6 +161,7 @@ def train(model, x, test_x, args):
 @torch.no_grad()
 def evaluate(model, x):
     """Mean of each -ELBO term over images x (N, 784), in nats, with one draw of z per image."""
+    model.eval()
     recon, kl = elbo_terms(model, x)
     return recon.mean().item(), kl.mean().item()
 
