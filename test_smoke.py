@@ -69,19 +69,33 @@ def error_of(call, *args):
 
 
 def check(actual, expected, hint, rtol=1e-3, atol=1e-4):
-    assert isinstance(actual, type(expected)), f"Returns {type(actual)}, not {type(expected)}"
-    message = (hint + "\n{}").format  # {}: how the two differ
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=message)
+    """Fail with the hint alone: the lines of a test would tell the solution."""
+    if not isinstance(actual, type(expected)):
+        pytest.fail(f"Returns {type(actual)}, not {type(expected)}", pytrace=False)
+    how = ""
+    try:
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+    except AssertionError as error:
+        how = f"\n{error}"
+    if how:
+        pytest.fail(hint + how, pytrace=False)
+
+
+def check_gradient(result, *inputs):
+    assert result.requires_grad, "No gradient can pass: a detach, or no_grad?"
+    grads = torch.autograd.grad(result.sum(), inputs, materialize_grads=True, retain_graph=True)
+    assert all(grad.any() for grad in grads), "A gradient reaches not all of them: a detach?"
 
 
 # --------------------------------------------------- exercises
 # A test for each function of the exercises. None needs another of them.
 def test_squared_error():
-    x = torch.rand(5, 784)
-    error = ae.squared_error(x, x + 0.5)
+    x = torch.rand(5, 784, requires_grad=True)
+    error = ae.squared_error(x.detach(), x + 0.5)
     assert error.shape == (5,), "One number per image: a sum over dimension 1?"
     hint = "Of the difference? Squared before the sum? Summed, not averaged? No root? Not halved?"
     check(error, torch.full((5,), 784 / 4), hint)
+    check_gradient(error, x)
     assert ae.squared_error(x, x[0])[0] == 0, "x_hat may be a single image, (784,)"
 
 
@@ -117,7 +131,7 @@ def test_reparameterize():
 
 
 def test_kl_divergence():
-    mu, logvar = torch.randn(2, 50, 4)
+    mu, logvar = torch.randn(2, 50, 4, requires_grad=True)
     kl = vae.kl_divergence(mu, logvar)
     assert kl.shape == (50, 4), "One number per image and dimension?"
     assert kl.isfinite().all(), "nan: a log of logvar? It is the log of sigma^2 already"
@@ -130,12 +144,14 @@ def test_kl_divergence():
         check(cost, torch.tensor([[nats]]), hint)
     expected = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0))
     check(kl, expected, "Is logvar log sigma^2, not sigma? 1/2? mu squared?")
+    check_gradient(kl, mu, logvar)
 
 
 def test_reconstruction_loss():
     x = torch.rand(6, 784)
     model = vae.VAE(x.mean(0), [16], 4)
-    for z in torch.randn(6, 4), torch.randn(5, 6, 4):  # one code per image, or five
+    for shape in (6, 4), (5, 6, 4):  # one code per image, or five
+        z = torch.randn(shape, requires_grad=True)
         model.likelihood = "bernoulli"
         loss = model.reconstruction_loss(x, z)
         assert loss.shape == z.shape[:-1], "coins: a number per image, summed over pixels, (-1)?"
@@ -143,6 +159,7 @@ def test_reconstruction_loss():
         expected = -Bernoulli(model.decode(z), validate_args=False).log_prob(x).sum(-1)
         hint = "coins: of logits, without sigmoid? Logits first? x and 1 - x? Summed, no mean?"
         check(loss, expected, hint)
+        check_gradient(loss, z)
 
         model.likelihood = "gaussian"
         loss = model.reconstruction_loss(x, z) + 392 * math.log(2 * math.pi / 8)
@@ -150,6 +167,13 @@ def test_reconstruction_loss():
         expected = -Normal(model.decode(z), 8**-0.5).log_prob(x).sum(-1)
         hint = "likelihood gaussian: 4 (x - sigmoid(logits))^2? Summed, not averaged?"
         check(loss, expected, hint)
+        check_gradient(loss, z)
+
+    model.likelihood = "bernoulli"
+    model.decoder[-1].bias.data += 200
+    hint = "coins: sigmoid rounds to 0 or 1, and log 0 is infinite: ..._with_logits?"
+    expected = 200 * (1 - x).sum(1)
+    check(model.reconstruction_loss(x, z[0]), expected, hint, rtol=0.01)
 
 
 def stub_model(mu, logvar):
@@ -161,13 +185,15 @@ def stub_model(mu, logvar):
         draws.append(z)
         return z.abs().sum(-1)
 
-    return SimpleNamespace(encode=lambda x: (mu.clone(), logvar.clone()), decode=lambda z: z,
-                           reconstruction_loss=reconstruction_loss), draws
+    return SimpleNamespace(
+        encode=lambda x: (mu.clone(), logvar.clone()), decode=lambda z: F.pad(z, (0, 5)),
+        reconstruction_loss=reconstruction_loss), draws
 
 
 def check_draws(draws, mu, logvar, *shape):
     assert draws, "Where is model.reconstruction_loss(x, z)?"
-    assert draws[0].shape == shape, f"z is {tuple(draws[0].shape)}, not {shape}"
+    hint = "and reconstruction_loss(x, z) decodes it"
+    assert draws[0].shape == shape, f"z is {tuple(draws[0].shape)}, not {shape}, {hint}"
     check(draws[0].mean(0), mu, "z is not from q(z|x): not around mu; one for each?", atol=0.1)
     hint = "z is not a draw from q(z|x): is its spread sigma = exp(logvar / 2)?"
     check(draws[0].std(0), (logvar / 2).exp(), hint, atol=0.1)
@@ -187,18 +213,23 @@ def test_elbo_terms(monkeypatch):
     hint = "Then the KL of mu and logvar, per image, summed over dimensions, no mean? No minus?"
     expected = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)
     check(terms[1], expected.expand(10_000), hint)
-    assert terms[0].requires_grad, "No gradient can pass to the encoder"
+    for term in terms:
+        check_gradient(term, mu, logvar)
 
 
 def test_log_weights():
-    mu, logvar = torch.tensor([[[-2.0, 1.0]], [[0.5, -1.0]]]).expand(2, 2, 2)
+    mu, logvar = torch.tensor([[[-2.0, 1.0]], [[0.5, -1.0]]], requires_grad=True)
+    mu, logvar = mu.expand(2, 2), logvar.expand(2, 2)
     model, draws = stub_model(mu, logvar)
     log_w = vae.log_weights(model, torch.rand(2, 7), 10_000)
     check_draws(draws, mu, logvar, 10_000, 2, 2)
     assert log_w.shape == (10_000, 2), "(samples, B): a log weight for each draw, summed over k?"
     z, q, prior = draws[0], Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)
     expected = (prior.log_prob(z) - q.log_prob(z)).sum(-1) - z.abs().sum(-1)
-    check(log_w, expected, "-reconstruction_loss + log p(z) - log q(z|x), summed over k?")
+    hint = "-reconstruction_loss + log p(z) - log q(z|x), summed over k? The log, no exp?"
+    check(log_w, expected, hint)
+    assert z.requires_grad, "No gradient passes through z: rsample, not sample?"
+    check_gradient(log_w, mu, logvar)
 
 
 def test_coverage():
@@ -220,6 +251,13 @@ def test_coverage():
     check(vae.coverage(bars[[60] + 6 * [300]], real), 4 / 7, "A ball's edge is inside: <=?")
     for grey in 0.6 * fake, 0.4 * fake + 0.2:
         check(vae.coverage(grey, 0.9 * real), 4 / 7, "Pixels above 0.5 are white, in both?")
+
+
+def test_copies_of_coverage():
+    real, fake = torch.rand(40, 784), 0.6 * torch.rand(40, 784)
+    share, hint = dcgan.coverage(fake, real), "dcgan.coverage makes nothing black or white"
+    assert ae.coverage(fake, real) == vae.coverage(fake, real), "ae.coverage is that of vae"
+    assert vae.coverage(fake, real) != share == dcgan.coverage(fake / 2, real / 2), hint
 
 
 def check_layers(net, expected, parameters):
@@ -265,7 +303,7 @@ def test_make_discriminator():
 
 
 def test_discriminator_loss():
-    real, fake = 2 * torch.randn(2, 50)
+    real, fake = 2 * torch.randn(2, 50, requires_grad=True)
     loss = dcgan.discriminator_loss(real, fake)
     assert loss.shape == (), "One number: the mean over the batch?"
     assert not loss.isnan(), "nan, the log of a negative logit: D = sigmoid(logit)?"
@@ -274,13 +312,14 @@ def test_discriminator_loss():
     expected = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
     hint = "-log D(x) - log(1 - D(G(z))), D = sigmoid(logit): means, not sums? Not halved?"
     check(loss, expected, hint)
+    check_gradient(loss, real, fake)
     sure = torch.tensor([200.0, -200.0])  # and wrong in one of two cases
     hint = "sigmoid rounds to 0 or 1, and log 0 is infinite: F.logsigmoid?"
     check(dcgan.discriminator_loss(sure, sure), torch.tensor(200.0), hint)
 
 
 def test_generator_loss():
-    fake = 2 * torch.randn(50)
+    fake = 2 * torch.randn(50, requires_grad=True)
     loss = dcgan.generator_loss(fake)
     assert loss.shape == (), "One number: the mean over the batch?"
     assert not loss.isnan(), "nan, the log of a negative logit: D = sigmoid(logit)?"
@@ -288,6 +327,7 @@ def test_generator_loss():
     expected = -fake.sigmoid().log().mean()
     hint = "-log D(G(z)), not log(1 - D(G(z)))? The mean of the logs, not a sum? Not halved?"
     check(loss, expected, hint)
+    check_gradient(loss, fake)
     hint = "sigmoid rounds to 0, and log 0 is infinite: F.logsigmoid?"
     check(dcgan.generator_loss(torch.tensor([-200.0])), torch.tensor(200.0), hint)
 
@@ -306,7 +346,7 @@ def play(G, D, real, noise, bug):
         grad_G, through_D = torch.autograd.grad(loss_G, [G, D if bug == "old D" else new_D])
         grad_G = grad_G + ("opt_G.zero" in bug) * old_grad_G
         old_grad_G = grad_G
-        old_grad_D = ("opt_D.zero" in bug) * (grad_D + ("through" in bug) * through_D)
+        old_grad_D = ("opt_D.zero" in bug) * grad_D + ("through" in bug) * through_D
         G, D = G - grad_G, new_D
     return torch.cat([G.detach(), D.detach()], 1)
 
@@ -335,15 +375,16 @@ def test_train_step(monkeypatch):
         if "inplace" in str(error):
             pytest.fail("G learned from D before its step: D(fake) once more, after opt_D.step()?")
         if "second time" in str(error):
-            pytest.fail("G's graph is used up by D's step: there, fake.detach()?")
+            pytest.fail("A graph is used twice: D's step asks D(fake.detach()), G's asks D(fake)?")
         pytest.fail(f"No gradient reaches G or D: a detach or no_grad, or not D(fake)? {error}")
     assert moves == list("DGDG"), f"opt_D.step(), then opt_G.step(), once each? {moves}"
     assert all(training), "G and D train in both steps, also in their mode: no eval()?"
     assert not leaks[0], "D's step computes G's gradient, too: D(fake.detach()) there?"
     fakes = [x for x in seen if not any(torch.equal(x, y) for y in (real, *noise))]
-    assert len({str(x) for x in fakes}) == 2, "Do D's step and G's see the same fakes, G(z)?"
+    hint = "Do all passes of D see the same fakes, G(z), in a batch of their own?"
+    assert len({str(x) for x in fakes}) == 2, hint
     moved = torch.cat([G.weight.detach().T, D[0].weight.detach().T], 1)
-    hint = "did not move: a detach in its step? zero_grad after backward?"
+    hint = "did not move: no backward? A detach in its step? zero_grad after backward?"
     assert not torch.equal(moved[:, :2], start[0]), f"G {hint}"
     assert not torch.equal(moved[:, 2:], start[1]), f"D {hint}"
     again = "step's gradient once more: where is"
@@ -352,12 +393,13 @@ def test_train_step(monkeypatch):
         "old D": "G learned from D before its step: D(fake) once more, after opt_D.step()?",
         "opt_G.zero": f"G's second step has the first {again} opt_G.zero_grad()?",
         "opt_D.zero": f"D's second step has the first {again} opt_D.zero_grad()?",
+        "through": f"D's second step has G's {again} opt_D.zero_grad(), before its backward?",
         "opt_D.zero through": f"D's second step has G's {again} opt_D.zero_grad()?",
         "opt_D.zero opt_G.zero": f"Both second steps have the first {again} zero_grad()?",
         "opt_D.zero opt_G.zero through": f"Both second steps have the first {again} zero_grad()?",
     }.items():
         assert not torch.allclose(moved, play(*start, real, noise, bug)), hint
-    hint = "Wrong weights: discriminator_loss(real, fake) for D, generator_loss(fake) for G?"
+    hint = "Wrong weights. D: discriminator_loss(real, fake)? G: generator_loss(fake)? No minus?"
     check(moved, play(*start, real, noise, ""), hint)
 
     shapes = [getattr(five, "shape", type(five).__name__) for five in returned]
@@ -1199,7 +1241,7 @@ def test_readme_explorer_samples_and_comparison(no_figures, monkeypatch):
     assert variables["image"].get_array().max() > 0
 
     cell = cell_with("generate(G, torch.randn(64").replace("figures/", "figures/synthetic/")
-    exec(cell.replace("generator()", "generator(4)"), variables)
+    exec(cell, variables)
     assert variables["images"].shape == (64, 3, 64, 64)
 
     cell = cell_with("there_and_back").replace("figures/digits", "figures/synthetic")
@@ -1425,4 +1467,4 @@ def test_my_runs(capsys):
     with capsys.disabled():
         print("", *lines, sep="\n")
     if any("NOT as ours" in line for line in lines):
-        pytest.fail("README, part 7, says what these lines mean", pytrace=False)
+        pytest.fail("README, parts 5 and 7, says what these lines mean", pytrace=False)

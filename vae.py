@@ -169,7 +169,7 @@ def evaluate(model, x):
 def log_weights(model, x, samples):
     """log( p(x|z) p(z) / q(z|x) ) of draws z from q(z|x). Images (B, 784) -> (samples, B)
 
-    The expectation of the weights is p(x), that of their logs is the ELBO.
+    The weights' expectation is p(x), that of their logs the ELBO. Gradients flow through z.
     """
     mu, logvar = model.encode(x)  # (B, k)
     q, prior = Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)
