@@ -305,7 +305,7 @@ def main(argv=None):
     model.requires_grad_(False)  # only measured from here on
 
     # Measure
-    print("Measuring and drawing, for a minute ...")
+    print("Measuring and drawing, which may take minutes ...")
     z, test_z = model.encode(x), model.encode(test_x)  # (N, k), (M, k)
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= measure_codes(model, z, x, y, test_z, test_x, test_y)

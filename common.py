@@ -50,7 +50,7 @@ def load_digits(folder, synthetic=False, validate=False, device="cpu"):
 
     Returns name, x (N, 784) float in [0, 1], y (N,) in 0..9, test_x, test_y, on the device, in a
     random but fixed order. With `validate`, the last sixth of the training digits replaces the
-    test digits. SystemExit if `folder` holds images.
+    test digits. SystemExit if `folder` is a file, or a folder of images.
     """
     name, folder = "MNIST", Path(folder)
     if not synthetic:
@@ -164,7 +164,7 @@ def read_image(path):
 
 
 def explain_stand_in(name, folder, error):
-    """Say why the real data cannot be had, and how to get it. Removes empty folders of the try."""
+    """Say why the real data cannot be had and how to get it; remove folders that stayed empty."""
     reason = (str(error).strip() or repr(error)).splitlines()[-1]
     print(f"Using {name}, as the real data failed to load or to download: {reason!a}. Run again "
           f"with a network, or give --data; if {str(folder)!a} is damaged, delete it first.")
@@ -236,7 +236,7 @@ def output_folder(out, name):
 
 @contextmanager
 def writing(path):
-    """Yield a path to write to, which then becomes `path`. A failure spares the older file."""
+    """Yield a path to write; it becomes `path`. A failure ends no run, an older file stays."""
     part = path.with_suffix(".part")
     try:
         yield part

@@ -340,8 +340,9 @@ def random_features(x):
     """
     with torch.random.fork_rng(devices=[]):  # leaves all other random numbers as they are
         torch.default_generator.manual_seed(0)  # the same network in every run
-        network = squeezenet1_1(weights=None).features
-    network = network.to(x.device, memory_format=torch.channels_last)  # faster on a CPU
+        network = squeezenet1_1(weights=None).features.to(x.device)
+    if x.device.type == "cpu":
+        network.to(memory_format=torch.channels_last)  # faster there; not tried elsewhere
     return torch.cat([network(2 * batch - 1).flatten(1) for batch in x.split(128)])
 
 

@@ -84,7 +84,7 @@ def check(actual, expected, hint, rtol=1e-3, atol=1e-4):
 def check_gradient(result, *inputs):
     assert result.requires_grad, "No gradient can pass: a detach, or no_grad?"
     grads = torch.autograd.grad(result.sum(), inputs, materialize_grads=True, retain_graph=True)
-    assert all(grad.any() for grad in grads), "A gradient reaches not all of them: a detach?"
+    assert all(grad.any() for grad in grads), "An input gets no gradient: a detach?"
 
 
 # --------------------------------------------------- exercises

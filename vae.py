@@ -399,7 +399,7 @@ def main(argv=None):
     model.requires_grad_(False)  # only measured from here on
 
     # Measure
-    print(f"Measuring and drawing, for {'some minutes' if args.binarize else 'a minute'} ...")
+    print("Measuring and drawing, which may take minutes ...")
     final = {"parameters": sum(p.numel() for p in model.parameters())}
     final |= {key: values[-1] for key, values in history.items()}
     mu, logvar = model.encode(test_x)  # (M, k)
